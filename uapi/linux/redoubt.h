@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Redoubt: /dev/redoubt, the host operator's interface.
+ *
+ * All sizes are fixed; unknown flags are -EINVAL; reserved fields must be zero
+ * (-EINVAL). Addresses are guest-physical bytes unless a name says gfn.
+ * Access: root and group kvm (mode 0660).
+ */
+#ifndef _UAPI_LINUX_REDOUBT_H
+#define _UAPI_LINUX_REDOUBT_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define RDT_UAPI_VERSION	1
+#define RDT_IOC			'R'
+
+/* ---- /dev/redoubt ---------------------------------------------------- */
+
+#define RDT_ARCH_NPT		1
+#define RDT_ARCH_EPT		2
+
+/**
+ * struct rdt_info - the module.
+ * @version: RDT_UAPI_VERSION; @arch: RDT_ARCH_*; @vms: attached VMs.
+ * @flags: RDT_POLICY_* in force for the host. @views: views a VM can have.
+ */
+struct rdt_info {
+	__u32 version;
+	__u32 arch;
+	__u32 flags;
+	__u32 vms;
+	__u32 views;
+	__u32 reserved[3];
+	char kernel[64];	/* the release the module was built for and runs on */
+};
+#define RDT_INFO		_IOR(RDT_IOC, 0x00, struct rdt_info)
+
+/**
+ * struct rdt_attach - watch a VM.
+ * @vm_fd: in, a KVM VM file descriptor. @flags: RDT_ATTACH_*.
+ * @fd: out, descriptor of the VM. @vm_id: out, its number (never reused).
+ * Errors: -EBADF not a VM; -EEXIST attached already (use RDT_OPEN);
+ * -EOPNOTSUPP the VM does not use the TDP MMU or is encrypted; -ENOMEM.
+ * The VM stays attached when @fd is closed, until RDT_VM_DETACH or its end.
+ */
+struct rdt_attach {
+	__s32 vm_fd;
+	__u32 flags;
+	__s32 fd;
+	__u32 vm_id;
+	__u64 reserved[2];
+};
+#define RDT_ATTACH		_IOWR(RDT_IOC, 0x01, struct rdt_attach)
+
+/** struct rdt_open - open an attached VM by its number. -ENOENT: none such. */
+struct rdt_open {
+	__u32 vm_id;
+	__u32 flags;		/* 0 */
+	__s32 fd;		/* out */
+	__u32 reserved;
+};
+#define RDT_OPEN		_IOWR(RDT_IOC, 0x02, struct rdt_open)
+
+/**
+ * struct rdt_list - attached VMs by number, ascending.
+ * @after: list numbers greater than this. @nr: in, room; out, entries written.
+ */
+struct rdt_list_entry {
+	__u32 vm_id;
+	__s32 vmm_pid;		/* thread group that created the VM, in the caller's pid namespace; 0 unknown */
+};
+struct rdt_list {
+	__u32 after;
+	__u32 nr;		/* at most 4096 */
+	__u64 entries;		/* user pointer to struct rdt_list_entry[nr] */
+};
+#define RDT_LIST		_IOWR(RDT_IOC, 0x03, struct rdt_list)
+
+/**
+ * struct rdt_policy - the host's policy for all VMs. Setting needs CAP_SYS_ADMIN.
+ */
+#define RDT_POLICY_SELF_ATTACH	(1u << 0)	/* a guest may attach itself by hypercall */
+struct rdt_policy {
+	__u32 flags;
+	__u32 reserved[3];
+};
+#define RDT_GET_POLICY		_IOR(RDT_IOC, 0x04, struct rdt_policy)
+#define RDT_SET_POLICY		_IOW(RDT_IOC, 0x05, struct rdt_policy)
+
+/* ---- the VM's descriptor --------------------------------------------- */
+
+#define RDT_VM_SEALED		(1u << 0)	/* integrity driver registered */
+#define RDT_VM_TREE_CORRUPT	(1u << 1)
+#define RDT_VM_DEAD		(1u << 2)	/* the VM is gone; events may still be read */
+
+/** struct rdt_vm_info - one VM; counters since attach. */
+struct rdt_vm_info {
+	__u32 vm_id;
+	__s32 vmm_pid;
+	__u32 flags;		/* RDT_VM_* */
+	__u32 vcpus;		/* vCPUs seen */
+	__u64 frames;		/* restricted frames, node pages and driver included */
+	__u64 ranges;		/* ranges in the tree */
+	__u64 node_pages;
+	__u64 driver_frames;
+	__u64 slots;		/* slots the driver has */
+	__u64 slots_busy;
+	__u64 enters;		/* integrity mode entered */
+	__u64 aexits;		/* asynchronous exits */
+	__u64 faults;		/* nested page faults Redoubt answered */
+	__u64 steps;		/* single-stepped writes (LOG) */
+	__u64 events;		/* events raised = last seq */
+	__u64 host_bytes;	/* host memory Redoubt holds for the VM */
+	__u64 reserved[4];
+};
+#define RDT_VM_INFO		_IOR(RDT_IOC, 0x20, struct rdt_vm_info)
+
+/** struct rdt_region - one range of the tree, or of the driver or node pages. */
+struct rdt_region {
+	__u64 gpa;
+	__u64 pages;
+	__u8 action;		/* RDT_ACT_* of redoubt_guest.h */
+	__u8 cls;		/* RDT_CLS_* of redoubt_guest.h */
+	__u16 flags;
+	__u32 reserved;
+};
+/**
+ * struct rdt_regions - list ranges in address order.
+ * @start: first gpa of interest; out: where to go on. @nr: in, room (at most
+ * 4096); out, written; fewer than room = the end. -EUCLEAN: tree is corrupt.
+ */
+struct rdt_regions {
+	__u64 start;
+	__u32 nr;
+	__u32 reserved;
+	__u64 entries;
+};
+#define RDT_VM_REGIONS		_IOWR(RDT_IOC, 0x21, struct rdt_regions)
+
+/**
+ * struct rdt_protect - the operator's own protection of guest frames.
+ * Same checks as RDT_HC_PROTECT; action RDT_ACT_NONE removes. The driver's
+ * frames and node pages cannot be changed (-EPERM).
+ */
+struct rdt_protect {
+	__u64 gpa;
+	__u64 pages;
+	__u8 action;
+	__u8 cls;
+	__u16 flags;		/* 0 */
+	__u32 reserved;
+};
+#define RDT_VM_PROTECT		_IOW(RDT_IOC, 0x22, struct rdt_protect)
+
+/**
+ * RDT_VM_DETACH - stop watching: every restriction is lifted. The guest must be
+ * outside integrity mode (-EBUSY). Other descriptors of the VM answer -ENODEV.
+ */
+#define RDT_VM_DETACH		_IO(RDT_IOC, 0x23)
+
+/**
+ * RDT_VM_SEEN - (u64 seq) the reader has seen events up to @seq; poll() reports
+ * POLLIN while the newest is greater. Kept per descriptor.
+ */
+#define RDT_VM_SEEN		_IOW(RDT_IOC, 0x24, __u64)
+
+/* ---- events ----------------------------------------------------------- */
+
+#define RDT_EV_WRITE		1	/* a write to a restricted frame; @action was taken */
+#define RDT_EV_TREE_WRITE	2	/* a write to a node page (denied) */
+#define RDT_EV_DRIVER_WRITE	3	/* a write to the driver's frames (denied) */
+#define RDT_EV_GATE		4	/* a refused enter/leave/resume; @code = RDT_GATE_* */
+#define RDT_EV_UNPROTECT	5	/* unprotect from outside integrity mode (refused) */
+#define RDT_EV_PROTECT_REFUSED	6	/* a request to weaken protection (refused) */
+#define RDT_EV_TREE_CORRUPT	7	/* the tree failed a check; all actions are now DENY */
+#define RDT_EV_MAPPING_CHANGED	8	/* a memslot under protected frames was moved, deleted or made */
+#define RDT_EV_KVM_WRITE	9	/* KVM itself was made to write a protected frame; see @action */
+#define RDT_EV_PV_STRUCT	10	/* the guest asked KVM to keep a structure in a protected frame (refused) */
+#define RDT_EV_EXEC		11	/* a fetch outside the entitled code inside a view */
+#define RDT_EV_ATTACH		12	/* the VM was attached; @code 1 = by itself */
+#define RDT_EV_DETACH		13
+#define RDT_EV_SEALED		14	/* an integrity driver was registered */
+#define RDT_EV_RESET		15	/* the VM was reset: all guest-made protection is gone */
+#define RDT_EV_VM_DEAD		16	/* the VM ended */
+#define RDT_EV_NR		32	/* counters in the ring header */
+
+/* RDT_EV_GATE codes */
+#define RDT_GATE_BAD_RIP	1
+#define RDT_GATE_BAD_CPL	2
+#define RDT_GATE_NO_SLOT	3
+#define RDT_GATE_BAD_TOKEN	4
+#define RDT_GATE_NOT_INSIDE	5
+#define RDT_GATE_INSIDE		6	/* enter from inside */
+#define RDT_GATE_BAD_IDT	7
+#define RDT_GATE_BAD_STATE	8	/* paging mode, interrupt shadow, TF... */
+
+/* flags */
+#define RDT_EVF_GVA		(1u << 0)	/* @gva is known */
+#define RDT_EVF_OLD		(1u << 1)	/* @old_val is known */
+#define RDT_EVF_NEW		(1u << 2)	/* @new_val is known */
+#define RDT_EVF_SIZE		(1u << 3)	/* @size is known */
+#define RDT_EVF_EMULATED	(1u << 4)	/* KVM's emulator wrote for the guest */
+#define RDT_EVF_EVENT		(1u << 5)	/* the write was part of event delivery */
+#define RDT_EVF_HOST		(1u << 6)	/* not a vCPU's instruction: @rip, @cr3 are unset */
+
+/**
+ * struct rdt_event - one event, 128 bytes.
+ * @seq: 1, 2, 3...; a reader that finds a gap has lost that many.
+ * @old_val, @new_val: up to eight bytes at @gpa, little endian.
+ */
+struct rdt_event {
+	__u64 seq;
+	__u64 time_ns;		/* CLOCK_MONOTONIC of the host */
+	__u32 vm_id;
+	__u32 vcpu;
+	__u16 type;		/* RDT_EV_* */
+	__u8 action;		/* RDT_ACT_* that was carried out */
+	__u8 cls;		/* RDT_CLS_* of the range */
+	__u8 cpl;
+	__u8 view;
+	__u8 size;		/* bytes */
+	__u8 code;
+	__u64 gpa;
+	__u64 gva;
+	__u64 rip;
+	__u64 cr3;
+	__u64 range_gpa;
+	__u64 range_pages;
+	__u64 old_val;
+	__u64 new_val;
+	__u32 flags;		/* RDT_EVF_* */
+	__u32 reserved[7];
+};
+
+/**
+ * struct rdt_ring - the first page of mmap(fd, offset 0), read-only; records
+ * follow at @data_offset. The whole mapping is @data_offset + @records * 128.
+ * @head: seq of the newest complete event. Record of seq s is at index
+ * (s - 1) % @records. The writer never waits: it overwrites the oldest. To
+ * read s: load rec.seq (acquire), stop unless it is s, copy, fence, load rec.seq
+ * again: if it is not s any more the event was overwritten: lost, and the
+ * numbers say how many. @count: events by type since attach.
+ */
+struct rdt_ring {
+	__u32 magic;
+	__u32 version;
+	__u32 record_size;
+	__u32 records;		/* a power of two */
+	__u64 data_offset;
+	__u64 head;
+	__u64 count[RDT_EV_NR];
+};
+#define RDT_RING_MAGIC		0x52445452u
+#define RDT_RING_RECORDS	8192
+
+#endif /* _UAPI_LINUX_REDOUBT_H */

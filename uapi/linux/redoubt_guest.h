@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * Redoubt: the interface between a guest kernel and the host module.
+ *
+ * A hypercall is `vmcall` (Intel) or `vmmcall` (AMD) from CPL 0 in 64-bit mode
+ * with its number in RAX and arguments in RBX, RCX, RDX, RSI, KVM's own
+ * convention; the result comes back in RAX, errors as KVM's negative codes.
+ * A host without Redoubt answers every number here with -KVM_ENOSYS (-1000).
+ * Reserved bits and unused arguments must be zero.
+ */
+#ifndef _UAPI_LINUX_REDOUBT_GUEST_H
+#define _UAPI_LINUX_REDOUBT_GUEST_H
+
+#include <linux/types.h>
+
+#define RDT_HC_BASE		0x52440000u
+#define RDT_HC_LAST		0x524400ffu
+
+/**
+ * RDT_HC_VERSION - () -> ABI version (positive).
+ * Works on any VM of a host with Redoubt, attached or not.
+ */
+#define RDT_HC_VERSION		(RDT_HC_BASE + 0)
+#define RDT_ABI_VERSION		1
+
+/** RDT_HC_STATUS - () -> RDT_ST_* bits. Works attached or not. */
+#define RDT_HC_STATUS		(RDT_HC_BASE + 1)
+#define RDT_ST_ATTACHED		(1u << 0)	/* the host watches this VM */
+#define RDT_ST_SEALED		(1u << 1)	/* an integrity driver is registered */
+#define RDT_ST_TREE_CORRUPT	(1u << 2)	/* the tree was found corrupt: all actions are DENY */
+#define RDT_ST_EPT		(1u << 3)	/* Intel host (else AMD) */
+#define RDT_ST_SELF_ATTACH	(1u << 4)	/* RDT_HC_ATTACH would be honoured */
+
+/**
+ * RDT_HC_ATTACH - (flags = 0) -> 0.
+ * Asks the host to watch this VM. -EPERM unless the operator's policy allows
+ * guests to attach themselves; -EEXIST when attached already.
+ */
+#define RDT_HC_ATTACH		(RDT_HC_BASE + 2)
+
+/**
+ * RDT_HC_NODE_ADD - (gpa) -> number of node pages the tree has now.
+ * Donates one page-aligned RAM page to hold tree nodes. From then on the guest
+ * can read it and cannot write it. -EINVAL unaligned, -EFAULT not RAM, -EBUSY
+ * restricted already, -E2BIG too many (RDT_MAX_NODE_PAGES).
+ */
+#define RDT_HC_NODE_ADD		(RDT_HC_BASE + 3)
+#define RDT_MAX_NODE_PAGES	4096
+
+/**
+ * RDT_HC_PROTECT - (gpa, pages, attr) -> 0.
+ * Restricts writes to [gpa, gpa + pages * 4096). @attr is RDT_ATTR(action, class).
+ * From normal mode it may only add: replacing a stronger or differing range is
+ * refused with -EPERM and an alert. From integrity mode it may replace ranges that
+ * are not the driver's own. -EINVAL bad range or attr, -EFAULT a frame is not
+ * RAM, -ENOMEM (-12) no free node: donate one and repeat; nothing was changed.
+ * -EBUSY: a frame holds a structure that KVM itself writes (kvmclock, steal
+ * time, async #PF, PV EOI).
+ */
+#define RDT_HC_PROTECT		(RDT_HC_BASE + 4)
+#define RDT_ACT_NONE		0
+#define RDT_ACT_LOG		1	/* the write happens and is recorded */
+#define RDT_ACT_DENY		2	/* #GP(0), nothing changes */
+#define RDT_ACT_FREEZE		3	/* the vCPU stops before the write, the VMM is told */
+#define RDT_ATTR(action, cls)	((__u64)(action) | ((__u64)(cls) << 8))
+#define RDT_ATTR_ACTION(a)	((a) & 0xff)
+#define RDT_ATTR_CLASS(a)	(((a) >> 8) & 0xff)
+/* Classes are labels for reports, the guest's choice; 0x80 and up are Redoubt's own. */
+#define RDT_CLS_OTHER		0
+#define RDT_CLS_TEXT		1
+#define RDT_CLS_RODATA		2
+#define RDT_CLS_IDT		3
+#define RDT_CLS_SYSCALL		4
+#define RDT_CLS_PGTABLE		5
+#define RDT_CLS_MODULE		6
+#define RDT_CLS_GUEST_MAX	0x7f
+#define RDT_CLS_NODE		0x80	/* a node page of the tree */
+#define RDT_CLS_DRV_TEXT	0x81
+#define RDT_CLS_DRV_DATA	0x82
+#define RDT_CLS_DRV_GATE	0x83
+#define RDT_CLS_DRV_EXIT	0x84
+
+/**
+ * RDT_HC_UNPROTECT - (gpa, pages) -> 0. Integrity mode only.
+ * From normal mode: -EPERM, an alert, nothing changes (A5). The driver's own
+ * frames and node pages cannot be unprotected (-EPERM). -ENOENT: no frame of the
+ * range is protected.
+ */
+#define RDT_HC_UNPROTECT	(RDT_HC_BASE + 5)
+
+/** RDT_HC_QUERY - (gpa) -> RDT_ATTR() of the frame, 0 when not restricted. */
+#define RDT_HC_QUERY		(RDT_HC_BASE + 6)
+
+/**
+ * RDT_HC_DRIVER - (gpa of struct rdt_driver_desc) -> 0.
+ * Registers the integrity driver, once: from then on its frames are protected
+ * in every view and integrity mode exists. The descriptor is copied before it
+ * is checked. -EEXIST a driver is registered; -EINVAL names are in the host log.
+ */
+#define RDT_HC_DRIVER		(RDT_HC_BASE + 7)
+
+/**
+ * RDT_HC_ENTER - from the gate instruction only. On success execution goes on
+ * behind the instruction in integrity mode: RSP is a free slot's stack top,
+ * CR3 the driver's. All other registers are the caller's.
+ * -EPERM (alert): CPL, RIP, IDT or state is wrong. -EAGAIN: no free slot.
+ */
+#define RDT_HC_ENTER		(RDT_HC_BASE + 8)
+/**
+ * RDT_HC_LEAVE - (result) -> result, in normal mode, at the instruction behind
+ * the gate call's return address; see struct rdt_driver_desc.
+ */
+#define RDT_HC_LEAVE		(RDT_HC_BASE + 9)
+/**
+ * RDT_HC_RESUME - (token) does not return: the slot goes on where an event
+ * interrupted it. A token is good once. -EINVAL (alert): stale or forged.
+ */
+#define RDT_HC_RESUME		(RDT_HC_BASE + 10)
+
+/* Kinds of driver frames. */
+#define RDT_DRV_TEXT		1	/* view 0: R-X, integrity: R-X */
+#define RDT_DRV_DATA		2	/* view 0: R--, integrity: RW- (data, stacks, page tables) */
+#define RDT_DRV_GATE		3	/* view 0: R-- (a jump faults: the door), integrity: R-X */
+#define RDT_DRV_EXIT		4	/* view 0: R-X, integrity: R-- (a jump faults: the way out) */
+
+struct rdt_drv_region {
+	__u64 gpa;		/* page aligned */
+	__u32 pages;		/* 1..2^20 */
+	__u32 kind;		/* RDT_DRV_* */
+};
+
+#define RDT_DRV_MAX_REGIONS	200
+#define RDT_DRV_MAX_SLOTS	64
+
+/**
+ * struct rdt_driver_desc - what the integrity driver is. Fits one page and must
+ * not cross one.
+ * @size: sizeof(struct rdt_driver_desc).
+ * @flags: must be zero.
+ * @cr3: the driver's own page tables (gpa of the PML4, flags bits zero); every
+ *	frame they use must be in a DATA region.
+ * @idt_gva: IDTR.base that every vCPU must have when it enters.
+ * @idt_gpa: the frame behind it. Unreadable in integrity mode, which is what
+ *	makes each event an asynchronous exit.
+ * @gate_gva: address, in the driver's tables, of the fault door. The frame behind
+ *	it must be of kind GATE. A jump to it in view 0 with R11 = return
+ *	address and RAX, RBX, RCX, RDX, RSI, RDI as arguments enters; execution
+ *	goes on at @gate_gva.
+ * @exit_gva: address, in the driver's tables, on a frame of kind EXIT. A jump to it
+ *	in integrity mode leaves: RIP = the caller's R11, RSP and CR3 the
+ *	caller's, RAX the result, all other registers zero but RBX, RBP, R12-R15,
+ *	which are the caller's again.
+ * @call_gva: the hypercall door: address behind the RDT_HC_ENTER instruction; the
+ *	frame behind it must be of kind TEXT. R11 = return address as above.
+ * @call_gpa: the guest-physical address behind @call_gva.
+ * @resume_gva: resume stub, ordinary (view 0) code on a TEXT frame: calls
+ *	RDT_HC_RESUME with the token it finds in RDI. At least 16 NOPs precede it.
+ * @slots: 1..RDT_DRV_MAX_SLOTS
+ * @regions: 1..RDT_DRV_MAX_REGIONS
+ * @stack_top: per slot, address in the driver's tables, 16-byte aligned.
+ * @region: must not overlap.
+ */
+struct rdt_driver_desc {
+	__u32 size;
+	__u32 flags;
+	__u64 cr3;
+	__u64 idt_gva;
+	__u64 idt_gpa;
+	__u64 gate_gva;
+	__u64 exit_gva;
+	__u64 call_gva;
+	__u64 call_gpa;
+	__u64 resume_gva;
+	__u32 slots;
+	__u32 regions;
+	__u64 reserved[5];
+	__u64 stack_top[RDT_DRV_MAX_SLOTS];
+	struct rdt_drv_region region[RDT_DRV_MAX_REGIONS];
+};
+
+#endif /* _UAPI_LINUX_REDOUBT_GUEST_H */
