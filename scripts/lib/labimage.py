@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The emulated host's root file system, as cpio archives for its initrd.
+
+Layers, each laid over the one before (the kernel unpacks concatenated
+archives in order):
+
+  base-<series>   busybox, the agent, kernel modules           cached
+  guest           QEMU with its libraries and ROMs, the guest  cached
+  run             scripts/lib/rootfs, what the project built, the overlays
+
+A cached layer's name holds a hash of what went into it, so nothing has to be
+invalidated by hand.
+"""
+import hashlib
+import os
+import re
+import stat
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+FORMAT = "5"            # part of every layer's hash: raise it when this file changes the layout
+
+# Modules the emulated host carries (with what they depend on). Only those that
+# /etc/modules names are loaded at boot.
+HOST_MODULES = """
+kvm kvm_amd kvm_intel irqbypass
+virtio_pci virtio_console virtio_blk virtio_net virtio_rng virtio_balloon
+vhost_vsock vhost_net vmw_vsock_virtio_transport tun
+9p 9pnet_virtio overlay loop squashfs isofs ext4 vfat nls_ascii nls_cp437
+ata_piix sd_mod sr_mod nvme
+vfio vfio_pci vfio_iommu_type1 e1000e igb
+msr cpuid configfs
+""".split()
+
+# The guest's: what its devices need, and what a rootkit test may load.
+GUEST_MODULES = """
+virtio_pci virtio_console virtio_blk virtio_net virtio_rng virtio_balloon
+vmw_vsock_virtio_transport 9p 9pnet_virtio overlay loop msr nvme
+""".split()
+
+QEMU_ROMS = """
+/usr/share/seabios/bios-256k.bin /usr/share/seabios/bios.bin /usr/share/seabios/bios-microvm.bin
+/usr/share/seabios/vgabios-stdvga.bin
+/usr/share/qemu/kvmvapic.bin /usr/share/qemu/linuxboot.bin /usr/share/qemu/linuxboot_dma.bin
+/usr/share/qemu/pvh.bin /usr/share/qemu/qboot.rom
+/usr/lib/ipxe/qemu/efi-virtio.rom
+""".split()
+
+
+class Tree:
+    """Paths of an image and what is at them; writes itself as a newc cpio."""
+
+    def __init__(self):
+        self.entries = {}
+
+    def _put(self, path, mode, data=b"", rdev=(0, 0)):
+        path = path.strip("/")
+        parent = os.path.dirname(path)
+        if parent and parent not in self.entries:
+            self.dir(parent)
+        self.entries[path] = (mode, data, rdev)
+
+    def dir(self, path, mode=0o755):
+        self._put(path, stat.S_IFDIR | mode)
+
+    def symlink(self, path, target):
+        self._put(path, stat.S_IFLNK | 0o777, target.encode())
+
+    def text(self, path, text, mode=0o644):
+        self._put(path, stat.S_IFREG | mode, text.encode())
+
+    def node(self, path, kind, mode, major, minor):
+        self._put(path, kind | mode, rdev=(major, minor))
+
+    def file(self, path, source, mode=None):
+        st = os.stat(source)
+        self._put(path, stat.S_IFREG | (stat.S_IMODE(st.st_mode) if mode is None else mode), source)
+
+    def lay_over(self, directory):
+        """Everything under a directory of this machine, owned by root."""
+        for where, dirs, files in os.walk(directory):
+            rel = os.path.relpath(where, directory)
+            for name in sorted(dirs + files):
+                src = os.path.join(where, name)
+                dst = os.path.normpath(os.path.join(rel, name))
+                st = os.lstat(src)
+                if stat.S_ISLNK(st.st_mode):
+                    self.symlink(dst, os.readlink(src))
+                elif stat.S_ISDIR(st.st_mode):
+                    self.dir(dst, stat.S_IMODE(st.st_mode))
+                elif stat.S_ISREG(st.st_mode):
+                    self.file(dst, src)
+                else:
+                    raise ValueError(f"{src}: not a file, directory or link")
+
+    def write(self, path):
+        tmp = f"{path}.{os.getpid()}"
+        with open(tmp, "wb") as out:
+            for ino, name in enumerate(sorted(self.entries), 1):
+                mode, data, rdev = self.entries[name]
+                if isinstance(data, str):
+                    with open(data, "rb") as f:
+                        data = f.read()
+                _cpio_entry(out, ino, name, mode, data, rdev)
+            _cpio_entry(out, 0, "TRAILER!!!", 0, b"", (0, 0))
+            out.write(b"\0" * (-out.tell() % 512))
+        os.rename(tmp, path)
+
+
+def _cpio_entry(out, ino, name, mode, data, rdev):
+    raw = name.encode() + b"\0"
+    nlink = 2 if stat.S_ISDIR(mode) else 1
+    fields = (ino, mode, 0, 0, nlink, 0, len(data), 0, 0, rdev[0], rdev[1], len(raw), 0)
+    out.write(b"070701" + b"".join(b"%08X" % f for f in fields) + raw)
+    out.write(b"\0" * (-(110 + len(raw)) % 4))
+    out.write(data)
+    out.write(b"\0" * (-len(data) % 4))
+
+
+def run(*argv):
+    return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True, check=False).stdout
+
+
+def is_dynamic_elf(path):
+    """True for a program or library that names an interpreter or libraries."""
+    with open(path, "rb") as f:
+        if f.read(4) != b"\x7fELF":
+            return False
+    return not path.endswith(".ko") and "/" in run("ldd", path)
+
+
+def libraries(path):
+    """The shared objects a program needs, the loader included, as ldd finds them."""
+    found = []
+    for line in run("ldd", path).splitlines():
+        if "not found" in line:
+            raise RuntimeError(f"{path}: {line.strip()}")
+        m = re.search(r"(/\S+) \(0x", line)
+        if m:
+            found.append(m.group(1))
+    return found
+
+
+def add_with_libraries(tree, path, source):
+    tree.file(path, source, 0o755)
+    for lib in libraries(source):
+        tree.file(lib, os.path.realpath(lib), 0o755)
+
+
+class Kernel:
+    """One unpacked Debian kernel of scripts/setup."""
+
+    def __init__(self, cache, series):
+        self.series = series
+        self.dir = f"{cache}/kernels/{series}"
+        with open(f"{self.dir}/version") as f:
+            self.release = f.read().strip()
+        self.vmlinuz = f"{self.dir}/vmlinuz"
+        self.vmlinux = f"{self.dir}/vmlinux"
+        self.modules = f"{self.dir}/lib/modules/{self.release}"
+        self.deps = {}          # module name -> (path, [paths it needs, in load order reversed])
+        with open(f"{self.modules}/modules.dep") as f:
+            for line in f:
+                path, needs = line.split(":")
+                self.deps[_module_name(path)] = (path, needs.split())
+        with open(f"{self.modules}/modules.builtin") as f:
+            self.builtin = {_module_name(line.strip()) for line in f}
+
+    def closure(self, names):
+        paths = set()
+        for name in names:
+            if name in self.builtin:
+                continue
+            path, needs = self.deps[name]
+            paths.update([path] + needs)
+        return sorted(paths)
+
+    def add_modules(self, tree, names, extra=()):
+        """Modules by name with all they need, plus .ko files built elsewhere."""
+        where = f"lib/modules/{self.release}"
+        paths = self.closure(names)
+        dep = []
+        for path in paths:
+            tree.file(f"{where}/{path}", f"{self.modules}/{path}", 0o644)
+            dep.append(f"{path}: {' '.join(self.deps[_module_name(path)][1])}")
+        mine = {_module_name(path) for path in paths}
+        for ko in extra:
+            path = f"extra/{os.path.basename(ko)}"
+            tree.file(f"{where}/{path}", ko, 0o644)
+            needs = []
+            for name in run("/sbin/modinfo", "-F", "depends", ko).strip().split(","):
+                if name in self.deps:
+                    needs += [p for p in [self.deps[name][0]] + self.deps[name][1] if p not in needs]
+            dep.append(f"{path}: {' '.join(needs)}")
+        tree.text(f"{where}/modules.dep", "\n".join(dep) + "\n")
+        with open(f"{self.modules}/modules.alias") as f:
+            tree.text(f"{where}/modules.alias",
+                      "".join(line for line in f if line.split()[-1] in mine))
+        tree.file(f"{where}/modules.builtin", f"{self.modules}/modules.builtin", 0o644)
+
+
+def _module_name(path):
+    return os.path.basename(path).split(".ko")[0].replace("-", "_")
+
+
+def _key(*parts):
+    """Hash of strings and of files' path, size and time."""
+    h = hashlib.sha256(FORMAT.encode())
+    for p in parts:
+        h.update(p.encode() + b"\0")
+        if os.path.exists(p):
+            st = os.stat(p)
+            h.update(f"{st.st_size} {st.st_mtime_ns}".encode())
+    return h.hexdigest()[:16]
+
+
+def cached(cache, name, key, build):
+    """Path of a layer, built when there is none of that key; old ones go."""
+    directory = f"{cache}/lab"
+    os.makedirs(directory, exist_ok=True)
+    path = f"{directory}/{name}-{key}"
+    if not os.path.exists(path):
+        for old in os.listdir(directory):
+            if re.fullmatch(re.escape(name) + r"-[0-9a-f]{16}", old):
+                os.unlink(f"{directory}/{old}")
+        build(path)
+    return path
+
+
+def agent(cache):
+    source = f"{HERE}/labagent.c"
+
+    def build(path):
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-s", "-o", f"{path}.tmp", source], check=True)
+        os.rename(f"{path}.tmp", path)
+    return cached(cache, "agent", _key(source, open(source).read()), build)
+
+
+def skeleton(cache):
+    """busybox, the agent and the directories both host and guest start from."""
+    tree = Tree()
+    for d in "proc sys dev run root mnt etc var/log home lib64".split():
+        tree.dir(d)
+    tree.dir("tmp", 0o1777)
+    tree.dir("root", 0o700)
+    tree.node("dev/console", stat.S_IFCHR, 0o600, 5, 1)
+    tree.node("dev/null", stat.S_IFCHR, 0o666, 1, 3)
+    tree.file("bin/busybox", "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox", 0o755)
+    for applet in run("busybox", "--list-full").split():
+        if applet != "bin/busybox":
+            tree.symlink(applet, "/bin/busybox")
+    tree.file("usr/bin/labagent", agent(cache), 0o755)
+    return tree
+
+
+def base_layer(cache, kernel):
+    def build(path):
+        tree = skeleton(cache)
+        kernel.add_modules(tree, HOST_MODULES)
+        tree.write(path)
+    key = _key("busybox", "/usr/bin/busybox", agent(cache), kernel.modules + "/modules.dep",
+               " ".join(HOST_MODULES))
+    return cached(cache, f"base-{kernel.series}", key, build)
+
+
+def guest_layer(cache, guest):
+    """The inner QEMU and the guest's kernel and initramfs (a cpio in the cpio)."""
+    guestfs = f"{HERE}/guestfs"
+    scripts = sorted(os.path.join(d, f) for d, _, fs in os.walk(guestfs) for f in fs)
+    qemu = "/usr/bin/qemu-system-x86_64"
+
+    def build(path):
+        inner = skeleton(cache)
+        guest.add_modules(inner, GUEST_MODULES)
+        inner.lay_over(guestfs)
+        inner.write(f"{path}.inner")
+        tree = Tree()
+        add_with_libraries(tree, qemu, qemu)
+        for rom in QEMU_ROMS:
+            if os.path.exists(rom):
+                tree.file(rom, os.path.realpath(rom), 0o644)
+        tree.file("guest/vmlinuz", guest.vmlinuz, 0o644)
+        tree.file("guest/initramfs.cpio", f"{path}.inner", 0o644)
+        tree.text("guest/release", guest.release + "\n")
+        tree.write(path)
+        os.unlink(f"{path}.inner")
+    key = _key(qemu, agent(cache), guest.vmlinuz, guest.modules + "/modules.dep",
+               " ".join(GUEST_MODULES), *scripts)
+    return cached(cache, f"guest-{guest.series}", key, build)
+
+
+def run_layer(path, kernel, guest, overlays):
+    """What changes from run to run. Returns nothing; writes the cpio to path."""
+    tree = Tree()
+    tree.lay_over(f"{HERE}/rootfs")
+    built = f"{TOP}/build/{kernel.series}"
+    mods = _files(built, ".ko", lambda n: not n.startswith("redoubt_guest"))
+    if mods:
+        kernel.add_modules(tree, HOST_MODULES, mods)
+    for directory in (f"{TOP}/build/bin", f"{TOP}/build/tools"):
+        if os.path.isdir(directory):
+            for name in sorted(os.listdir(directory)):
+                if os.access(f"{directory}/{name}", os.X_OK) and os.path.isfile(f"{directory}/{name}"):
+                    tree.file(f"usr/local/bin/{name}", f"{directory}/{name}", 0o755)
+    if guest:
+        for ko in _files(f"{TOP}/build/{guest.series}", ".ko", lambda n: n.startswith("redoubt_guest")):
+            tree.file(f"guest/overlay/lib/modules/{guest.release}/extra/{os.path.basename(ko)}", ko, 0o644)
+    for overlay in [f"{TOP}/build/lab-overlay"] + overlays:
+        if os.path.isdir(overlay):
+            tree.lay_over(overlay)
+    # a program of this machine comes with its libraries
+    for mode, data, _ in list(tree.entries.values()):
+        if stat.S_ISREG(mode) and mode & 0o111 and isinstance(data, str) and is_dynamic_elf(data):
+            for lib in libraries(data):
+                tree.file(lib, os.path.realpath(lib), 0o755)
+    tree.write(path)
+
+
+def _files(directory, suffix, wanted):
+    if not os.path.isdir(directory):
+        return []
+    return sorted(f"{directory}/{n}" for n in os.listdir(directory) if n.endswith(suffix) and wanted(n))
