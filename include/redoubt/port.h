@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The boundary between the core (C++, decides) and its host (C, carries out).
+ * The host is src/kvm in the kernel module and a mock in the unit tests.
+ * Plain C: no KVM type and no C++ type crosses it.
+ */
+#ifndef REDOUBT_PORT_H
+#define REDOUBT_PORT_H
+
+#ifdef __cplusplus
+extern "C" {
+#define RDT_NOEXCEPT noexcept
+#else
+#define RDT_NOEXCEPT
+#endif
+
+struct rdt_event;
+struct rdt_region;
+struct rdt_vm_info;
+
+typedef unsigned char rdt_u8;
+typedef unsigned short rdt_u16;
+typedef unsigned int rdt_u32;
+typedef unsigned long long rdt_u64;
+typedef long long rdt_s64;
+
+/* ---- what the core asks of its host ---------------------------------------
+ * @host is the cookie given to rdt_core_vm_create(), @hv the one given to
+ * rdt_core_vcpu_create(). "May sleep" functions are called with the VM's
+ * policy lock held or from create/destroy.
+ */
+
+/* Zeroed memory, may sleep. NULL: none. */
+void *rdt_port_alloc(unsigned long bytes);
+void rdt_port_free(void *p);
+
+/* Serializes the writers of a VM's policy. May sleep. Outermost lock of the core. */
+void rdt_port_lock(void *host);
+void rdt_port_unlock(void *host);
+
+/* Are all frames RAM of a memslot that the guest sees now? Bounded by memslots. */
+int rdt_port_is_ram(void *host, rdt_u64 gfn, rdt_u64 count);
+/* Does KVM itself keep a structure (kvmclock, steal time...) in one of the frames? */
+int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count);
+/*
+ * Drop the nested mappings of the frames in every view and flush all vCPUs; when
+ * it returns no vCPU can use a right it had before. May sleep.
+ */
+void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count);
+/* Map a guest page for good. *pin is handed back to unpin. NULL: not RAM. May sleep. */
+void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin);
+void rdt_port_unpin(void *host, void *pin);
+/* Copy guest memory. 0 or -1. May sleep. */
+int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len);
+
+/* Walk the vCPU's current page tables for a supervisor fetch; ~0 when not mapped. */
+rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva);
+
+rdt_u64 rdt_port_random(void);
+
+/* Raise an event; the host fills in seq, time and vm. Any context that may not sleep too. */
+void rdt_port_event(void *host, struct rdt_event *ev);
+
+/* One rate-limited line to the host's log, with the VM named. */
+void rdt_port_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
+
+/* ---- what the host asks of the core ---------------------------------------- */
+
+#define RDT_ACC_R	1
+#define RDT_ACC_W	2
+#define RDT_ACC_X	4
+#define RDT_ACC_RWX	7
+
+#define RDT_VIEW_ROOT		0
+#define RDT_VIEW_INTEGRITY	1
+
+/**
+ * struct rdt_cpu - a vCPU at an exit.
+ * @gpr: its general registers in hardware order, live; [4] (RSP) is stale, use @rsp.
+ * @dirty: RDT_CPU_* that the core changed; the host writes them back.
+ * @va_bits: linear address bits of the guest's paging mode, 48 or 57; 0 when
+ *	the vCPU is not in 64-bit mode.
+ */
+struct rdt_cpu {
+	rdt_u64 *gpr;
+	rdt_u64 rip;
+	rdt_u64 rsp;
+	rdt_u64 rflags;
+	rdt_u64 cr3;
+	rdt_u64 idt_base;
+	rdt_u32 vcpu;		/* index, for events */
+	rdt_u8 cpl;
+	rdt_u8 va_bits;
+	rdt_u8 view;		/* in: current; out with RDT_CPU_VIEW: wanted */
+	rdt_u8 dirty;
+};
+#define RDT_CPU_RIP	1
+#define RDT_CPU_RSP	2
+#define RDT_CPU_RFLAGS	4
+#define RDT_CPU_CR3	8
+#define RDT_CPU_VIEW	16
+
+/**
+ * struct rdt_fault - an access that the nested tables refused.
+ * @access: RDT_ACC_* wanted, one bit.
+ * @walk: the access was the guest's page walk at a paging-structure entry.
+ * @vectoring: it happened while an event was delivered.
+ * @soft_len: instruction length of a soft event (int n, int3, into), else 0.
+ */
+struct rdt_fault {
+	rdt_u64 gpa;
+	rdt_u64 gva;
+	rdt_u8 gva_valid;
+	rdt_u8 access;
+	rdt_u8 walk;
+	rdt_u8 vectoring;
+	rdt_u8 soft_len;
+	rdt_u8 emulated;	/* KVM's emulator or KVM itself is the writer */
+	rdt_u8 host;		/* no instruction of a vCPU: KVM on its own */
+	rdt_u8 size;		/* bytes, 0 unknown */
+	const void *new_val;	/* up to 8 bytes, NULL unknown */
+};
+
+enum rdt_verdict {
+	RDT_V_PASS,		/* KVM goes on as if we were not there */
+	RDT_V_RESUME,		/* re-enter the guest (registers as @cpu says) */
+	RDT_V_GP,		/* nothing changes; #GP(0) */
+	RDT_V_EMULATE,		/* let the write happen, through KVM's emulator, and record it */
+	RDT_V_FREEZE,		/* nothing changes; stop, tell the VMM */
+	RDT_V_AEX,		/* an asynchronous exit was made: see rdt_core_aex() */
+};
+
+struct rdt_core_vm;
+struct rdt_core_vcpu;
+
+/* May sleep. NULL: no memory. */
+struct rdt_core_vm *rdt_core_vm_create(void *host) RDT_NOEXCEPT;
+/* No vCPU is inside any core function any more. May sleep. */
+void rdt_core_vm_destroy(struct rdt_core_vm *vm) RDT_NOEXCEPT;
+struct rdt_core_vcpu *rdt_core_vcpu_create(struct rdt_core_vm *vm, void *hv) RDT_NOEXCEPT;
+void rdt_core_vcpu_destroy(struct rdt_core_vcpu *vcpu) RDT_NOEXCEPT;
+rdt_u8 rdt_core_vcpu_view(const struct rdt_core_vcpu *vcpu) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_access - RDT_ACC_* that @view grants on a frame.
+ * Lock-free, any context. This is the one place where permissions come from.
+ */
+rdt_u8 rdt_core_access(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) RDT_NOEXCEPT;
+/**
+ * rdt_core_max_level - largest page level (1: 4K, 2: 2M, 3: 1G) up to @level at
+ * which all frames of the page that holds @gfn have one and the same permission.
+ */
+int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_fault - decide on a refused access; raises the events.
+ * Called only when rdt_core_access() does not grant it, or in a view other than
+ * root. @vcpu may be NULL while a vCPU has never left the root view.
+ */
+enum rdt_verdict rdt_core_fault(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
+				const struct rdt_fault *f, struct rdt_cpu *cpu) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_written - a write that RDT_V_EMULATE allowed is about to happen with
+ * this value: record it. Also asked for every other write that KVM does on
+ * the guest's behalf (f->emulated). Returns PASS (do it) or GP (do not).
+ */
+enum rdt_verdict rdt_core_kvm_write(struct rdt_core_vm *vm, const struct rdt_fault *f,
+				    const struct rdt_cpu *cpu) RDT_NOEXCEPT;
+/* The guest asks KVM to keep a structure in these bytes: 1 = fine, 0 = refused, event raised. */
+int rdt_core_may_hold_pv(struct rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 len) RDT_NOEXCEPT;
+/* A memslot over these frames is created, deleted or moved. */
+void rdt_core_mapping_changed(struct rdt_core_vm *vm, rdt_u64 gfn, rdt_u64 count) RDT_NOEXCEPT;
+
+/* What a hypercall did with the vCPU besides its result. */
+enum rdt_hc_end {
+	RDT_HC_END_RESULT,	/* RAX = result, go on behind the instruction */
+	RDT_HC_END_SWITCHED,	/* registers are as @cpu says; nothing is skipped or written */
+};
+/**
+ * rdt_core_hypercall - RDT_HC_* of an attached VM; VERSION, STATUS and ATTACH of
+ * an unattached one are the host's. May sleep.
+ * @arg: RBX, RCX, RDX, RSI.
+ */
+enum rdt_hc_end rdt_core_hypercall(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, rdt_u32 nr,
+				   const rdt_u64 arg[4], struct rdt_cpu *cpu,
+				   rdt_s64 *result) RDT_NOEXCEPT;
+/* RDT_ST_* that the core knows. */
+rdt_u32 rdt_core_status(const struct rdt_core_vm *vm) RDT_NOEXCEPT;
+
+/* The operator's side; 0 or -errno. May sleep. */
+int rdt_core_protect(struct rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
+		     rdt_u8 cls) RDT_NOEXCEPT;
+int rdt_core_detach(struct rdt_core_vm *vm) RDT_NOEXCEPT;
+void rdt_core_info(struct rdt_core_vm *vm, struct rdt_vm_info *info) RDT_NOEXCEPT;
+/* Ranges from @gpa on; returns how many, or -errno; *next is where to go on. */
+int rdt_core_regions(struct rdt_core_vm *vm, rdt_u64 gpa, struct rdt_region *out, rdt_u32 room,
+		     rdt_u64 *next) RDT_NOEXCEPT;
+/* The VM was reset: forget what the guest had made. */
+void rdt_core_reset(struct rdt_core_vm *vm) RDT_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* REDOUBT_PORT_H */

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of src/kvm share. Data goes one way: a hook (fault.c,
+ * hypercall.c, write.c) asks the core and carries out its verdict; events leave
+ * through ring.c; dev.c is the operator's door; vm.c owns the lifetimes.
+ */
+#ifndef RDT_KVM_REDOUBT_H
+#define RDT_KVM_REDOUBT_H
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+#include <linux/kref.h>
+#include <linux/mutex.h>
+#include <linux/redoubt.h>
+#include <linux/redoubt_guest.h>
+#include <redoubt/port.h>
+
+/* ---- ring.c: events of one VM ------------------------------------------- */
+
+struct rdt_ring_buf {
+	struct rdt_ring *hdr;		/* vmalloc_user: header page, then records */
+	struct rdt_event *rec;
+	size_t size;
+	raw_spinlock_t lock;		/* writers; innermost lock, irqs off */
+	wait_queue_head_t wait;
+	struct irq_work wake;		/* writers may hold any lock: wake from here */
+};
+
+int rdt_ring_init(struct rdt_ring_buf *ring);
+void rdt_ring_exit(struct rdt_ring_buf *ring);
+/* Fills seq and time, overwrites the oldest. Any context. */
+void rdt_ring_push(struct rdt_ring_buf *ring, struct rdt_event *ev);
+u64 rdt_ring_head(struct rdt_ring_buf *ring);
+int rdt_ring_mmap(struct rdt_ring_buf *ring, struct vm_area_struct *vma);
+
+/* ---- vm.c: attached VMs --------------------------------------------------- */
+
+/**
+ * struct rdt_vcpu - a vCPU that has needed state of its own.
+ * Made by its own thread at its first hypercall or restricted fault.
+ */
+struct rdt_vcpu {
+	struct kvm_vcpu *kvcpu;
+	struct rdt_core_vcpu *core;
+	/* Set while KVM's emulator carries out a LOG write; that vCPU's thread only. */
+	bool emulating;
+};
+
+/**
+ * struct rdt_vm - an attached VM.
+ *
+ * Lifetime: the hash holds one reference until detach or the VM's end, each
+ * descriptor one. A hook uses it without a reference: hooks run in a vCPU's
+ * kvm->srcu read section, and detach waits for that before the core goes.
+ */
+struct rdt_vm {
+	struct hlist_node node;		/* vm.c's hash, RCU */
+	struct kvm *kvm;		/* key; valid while published */
+	struct rdt_core_vm *core;
+	struct rdt_ring_buf ring;
+	struct kref ref;
+	struct rcu_head rcu;
+	u32 id;
+	struct pid *vmm;		/* thread group that created it */
+	/*
+	 * Serializes changes of policy against each other and against the VM's
+	 * end. Order: rdt_vms_lock > lock > kvm->slots_lock > kvm->mmu_lock.
+	 * Taken in a vCPU's exit (inside kvm->srcu): never wait for that srcu
+	 * under it.
+	 */
+	struct mutex lock;
+	bool dead;			/* lock; the core must not be asked any more */
+	atomic64_t faults;
+	struct rdt_vcpu *vcpu[];	/* by vcpu_idx; each written once, by its own thread */
+};
+
+/* All in vm.c. rdt_vm_find: caller is in kvm->srcu or holds the VM otherwise. */
+struct rdt_vm *rdt_vm_find(struct kvm *kvm);
+struct rdt_vcpu *rdt_vcpu_get(struct rdt_vm *vm, struct kvm_vcpu *vcpu);	/* may sleep, NULL: no memory */
+static inline struct rdt_vcpu *rdt_vcpu_peek(struct rdt_vm *vm, struct kvm_vcpu *vcpu)
+{
+	return READ_ONCE(vm->vcpu[vcpu->vcpu_idx]);
+}
+/* 0 or -errno; *out has a reference for the caller. @self: by hypercall. */
+int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out);
+int rdt_vm_detach(struct rdt_vm *vm);
+struct rdt_vm *rdt_vm_get_by_id(u32 id);
+/* The attached VM with the smallest number above @after, with a reference. */
+struct rdt_vm *rdt_vm_get_next(u32 after);
+void rdt_vm_put(struct rdt_vm *vm);
+u32 rdt_vm_count(void);
+/* kvm_arch_destroy_vm: the VM ends. */
+void rdt_vm_gone(struct kvm *kvm);
+void rdt_vms_exit(void);
+
+extern u32 rdt_policy;			/* RDT_POLICY_*; READ_ONCE */
+
+/* ---- dev.c ------------------------------------------------------------------ */
+int rdt_dev_init(void);
+void rdt_dev_exit(void);
+
+/* ---- cpu.c: registers and views of a vCPU -------------------------------- */
+extern bool rdt_is_vmx;
+void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu);
+/* Write back what @cpu->dirty names and switch the view. */
+void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu);
+
+/* ---- hooks.c, selftest.c ------------------------------------------------------ */
+int rdt_hooks_install(void);
+void rdt_hooks_remove(void);
+/* Boots a tiny VM of our own; every hook in the table must have fired. */
+int rdt_selftest(void);
+
+#endif
