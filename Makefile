@@ -8,7 +8,7 @@ CACHE := $(or $(REDOUBT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt)
 # A kernel is known by its first two numbers. For each: where its headers are,
 # and the root under which its lib/modules and vmlinuz are. With KDIR= it is that
 # one kernel, otherwise those that scripts/setup has put into the cache.
-release_of = $(file <$(1)/include/config/kernel.release)
+release_of = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
 ifeq ($(MAKECMDGOALS),install)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 endif
@@ -35,7 +35,7 @@ mirror-%:
 	@find $(BUILD)/$* -xtype l -delete
 
 layout-%: mirror-%
-	@[ ! -x scripts/gen-layout ] || scripts/gen-layout --kdir $(kdir) --root $(root) --list src/kvm/layout.list \
+	@scripts/gen-layout --kdir $(kdir) --root $(root) --list src/kvm/layout.list \
 		--output $(BUILD)/$*/include/generated/kvm_layout.h
 
 # W=1, and a warning of any tool (modpost and objtool only print theirs) is an
