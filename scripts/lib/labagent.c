@@ -6,7 +6,9 @@
  *   labagent serve port:NAME      one command over a virtio-serial port
  *   labagent serve tty:/dev/ttyS1 one command over a serial line (Bochs)
  *   labagent serve vsock:PORT     any number of commands, one a connection
- *   labagent exec  vsock:CID:PORT [-w SECONDS] -- CMD [ARG...]
+ *   labagent exec  vsock:CID:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]
+ *       -w  keep trying to connect for S seconds, as long as process PID lives
+ *       -t  give up after S seconds in all, with status 124
  *
  * Frames: type, zero, length (16 bits, little endian), data. Server to client:
  *   'R' ready   'O' stdout   'E' stderr   'Q' exit status (1 byte)
@@ -339,7 +341,34 @@ static void serve_vsock(unsigned int port)
 
 /* ------------------------------------------------------------- client */
 
-static int connect_vsock(unsigned int cid, unsigned int port, int wait)
+/* A process that has ended counts as gone also before its parent reaps it. */
+static int alive(int pid)
+{
+	char path[40], stat[256] = "", *p;
+	FILE *f;
+
+	if (!pid)
+		return 1;
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "r");
+	if (!f)
+		return 0;
+	p = fgets(stat, sizeof(stat), f) ? strrchr(stat, ')') : NULL;
+	fclose(f);
+	return p && p[1] && p[2] != 'Z';
+}
+
+static void on_alarm(int sig)
+{
+	static const char text[] = "labagent: timeout\n";
+
+	(void)sig;
+	if (write(2, text, sizeof(text) - 1) < 0)
+		_exit(124);
+	_exit(124);
+}
+
+static int connect_vsock(unsigned int cid, unsigned int port, int wait, int pid)
 {
 	struct sockaddr_vm addr = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
 	time_t end = time(NULL) + wait;
@@ -353,7 +382,7 @@ static int connect_vsock(unsigned int cid, unsigned int port, int wait)
 			return fd;
 		close(fd);
 		usleep(100000);
-	} while (time(NULL) < end);
+	} while (time(NULL) < end && alive(pid));
 	return -1;
 }
 
@@ -399,14 +428,14 @@ static int client(int fd, int argc, char **argv)
 static int usage(void)
 {
 	fprintf(stderr, "usage: labagent serve port:NAME|tty:PATH|vsock:PORT\n"
-			"       labagent exec vsock:CID:PORT [-w SECONDS] -- CMD [ARG...]\n");
+			"       labagent exec vsock:CID:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]\n");
 	return 125;
 }
 
 int main(int argc, char **argv)
 {
 	unsigned int cid, port;
-	int fd = -1, wait = 0, i = 3;
+	int fd = -1, wait = 0, limit = 0, pid = 0, i = 3;
 
 	if (argc < 3)
 		return usage();
@@ -426,16 +455,24 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "exec") || sscanf(argv[2], "vsock:%u:%u", &cid, &port) != 2)
 		return usage();
-	if (i + 1 < argc && !strcmp(argv[i], "-w")) {
-		wait = atoi(argv[i + 1]);
-		i += 2;
+	for (; i + 1 < argc && argv[i][0] == '-' && argv[i][1] != '-'; i += 2) {
+		if (argv[i][1] == 'w')
+			wait = atoi(argv[i + 1]);
+		else if (argv[i][1] == 'p')
+			pid = atoi(argv[i + 1]);
+		else if (argv[i][1] == 't')
+			limit = atoi(argv[i + 1]);
+		else
+			return usage();
 	}
 	if (i < argc && !strcmp(argv[i], "--"))
 		i++;
 	if (i >= argc)
 		return usage();
 	signal(SIGPIPE, SIG_IGN);
-	fd = connect_vsock(cid, port, wait);
+	signal(SIGALRM, on_alarm);
+	alarm(limit);
+	fd = connect_vsock(cid, port, wait, pid);
 	if (fd < 0) {
 		fprintf(stderr, "labagent: no answer from the guest: %s\n", strerror(errno));
 		return 125;

@@ -19,7 +19,7 @@ import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-FORMAT = "5"            # part of every layer's hash: raise it when this file changes the layout
+FORMAT = "6"            # part of every layer's hash: raise it when this file changes the layout
 
 # Modules the emulated host carries (with what they depend on). Only those that
 # /etc/modules names are loaded at boot.
@@ -177,28 +177,44 @@ class Kernel:
             paths.update([path] + needs)
         return sorted(paths)
 
-    def add_modules(self, tree, names, extra=()):
-        """Modules by name with all they need, plus .ko files built elsewhere."""
+    def add_modules(self, tree, names):
+        """Modules by name with all they need, and what modprobe reads."""
         where = f"lib/modules/{self.release}"
         paths = self.closure(names)
-        dep = []
         for path in paths:
             tree.file(f"{where}/{path}", f"{self.modules}/{path}", 0o644)
-            dep.append(f"{path}: {' '.join(self.deps[_module_name(path)][1])}")
+        tree.text(f"{where}/modules.dep", self.dep_lines(paths))
         mine = {_module_name(path) for path in paths}
-        for ko in extra:
-            path = f"extra/{os.path.basename(ko)}"
-            tree.file(f"{where}/{path}", ko, 0o644)
-            needs = []
-            for name in run("/sbin/modinfo", "-F", "depends", ko).strip().split(","):
-                if name in self.deps:
-                    needs += [p for p in [self.deps[name][0]] + self.deps[name][1] if p not in needs]
-            dep.append(f"{path}: {' '.join(needs)}")
-        tree.text(f"{where}/modules.dep", "\n".join(dep) + "\n")
         with open(f"{self.modules}/modules.alias") as f:
             tree.text(f"{where}/modules.alias",
                       "".join(line for line in f if line.split()[-1] in mine))
         tree.file(f"{where}/modules.builtin", f"{self.modules}/modules.builtin", 0o644)
+
+    def add_built(self, tree, names, files, root=""):
+        """Adds .ko files built elsewhere to an image that add_modules() filled with names."""
+        where = f"{root}lib/modules/{self.release}"
+        built = {_module_name(ko): ko for ko in files}
+        needs = {name: run("/sbin/modinfo", "-F", "depends", ko).strip().split(",")
+                 for name, ko in built.items()}
+
+        def all_needed(name):
+            paths = []
+            for n in needs[name]:
+                n = n.replace("-", "_")
+                if n in built:
+                    paths += [f"extra/{os.path.basename(built[n])}"] + all_needed(n)
+                elif n in self.deps:
+                    paths += [self.deps[n][0]] + self.deps[n][1]
+            return paths
+
+        lines = self.dep_lines(self.closure(names))
+        for name, ko in built.items():
+            tree.file(f"{where}/extra/{os.path.basename(ko)}", ko, 0o644)
+            lines += f"extra/{os.path.basename(ko)}: {' '.join(dict.fromkeys(all_needed(name)))}\n"
+        tree.text(f"{where}/modules.dep", lines)
+
+    def dep_lines(self, paths):
+        return "".join(f"{p}: {' '.join(self.deps[_module_name(p)][1])}\n" for p in paths)
 
 
 def _module_name(path):
@@ -295,30 +311,28 @@ def run_layer(path, kernel, guest, overlays):
     """What changes from run to run. Returns nothing; writes the cpio to path."""
     tree = Tree()
     tree.lay_over(f"{HERE}/rootfs")
-    built = f"{TOP}/build/{kernel.series}"
-    mods = _files(built, ".ko", lambda n: not n.startswith("redoubt_guest"))
-    if mods:
-        kernel.add_modules(tree, HOST_MODULES, mods)
+    kernel.add_built(tree, HOST_MODULES, built_modules(f"{TOP}/build/{kernel.series}"))
+    if guest:
+        guest.add_built(tree, GUEST_MODULES,
+                        built_modules(f"{TOP}/build/{guest.series}/guest-driver"), "guest/overlay/")
     for directory in (f"{TOP}/build/bin", f"{TOP}/build/tools"):
         if os.path.isdir(directory):
             for name in sorted(os.listdir(directory)):
                 if os.access(f"{directory}/{name}", os.X_OK) and os.path.isfile(f"{directory}/{name}"):
                     tree.file(f"usr/local/bin/{name}", f"{directory}/{name}", 0o755)
-    if guest:
-        for ko in _files(f"{TOP}/build/{guest.series}", ".ko", lambda n: n.startswith("redoubt_guest")):
-            tree.file(f"guest/overlay/lib/modules/{guest.release}/extra/{os.path.basename(ko)}", ko, 0o644)
     for overlay in [f"{TOP}/build/lab-overlay"] + overlays:
         if os.path.isdir(overlay):
             tree.lay_over(overlay)
-    # a program of this machine comes with its libraries
-    for mode, data, _ in list(tree.entries.values()):
+    # A program of this machine comes with its libraries, in the guest's part too.
+    for name, (mode, data, _) in list(tree.entries.items()):
         if stat.S_ISREG(mode) and mode & 0o111 and isinstance(data, str) and is_dynamic_elf(data):
+            root = "guest/overlay" if name.startswith("guest/overlay/") else ""
             for lib in libraries(data):
-                tree.file(lib, os.path.realpath(lib), 0o755)
+                tree.file(root + lib, os.path.realpath(lib), 0o755)
     tree.write(path)
 
 
-def _files(directory, suffix, wanted):
+def built_modules(directory):
     if not os.path.isdir(directory):
         return []
-    return sorted(f"{directory}/{n}" for n in os.listdir(directory) if n.endswith(suffix) and wanted(n))
+    return sorted(f"{directory}/{n}" for n in os.listdir(directory) if n.endswith(".ko"))
