@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include "client.h"
+
+#include <cerrno>
+#include <limits>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "parse.h"
+
+namespace redoubt::client {
+
+namespace {
+
+// What an errno means for a request, where that says more than its own text.
+struct Reason {
+	unsigned long request;
+	int code;
+	const char *text;
+};
+
+constexpr Reason reasons[] = {
+	{RDT_ATTACH, EBADF, "not a KVM VM's descriptor"},
+	{RDT_ATTACH, EEXIST, "attached already"},
+	{RDT_ATTACH, EOPNOTSUPP, "the VM does not use KVM's TDP MMU, or is encrypted"},
+	{RDT_OPEN, ENOENT, "no such VM is attached"},
+	{RDT_SET_POLICY, EPERM, "needs CAP_SYS_ADMIN"},
+	{RDT_VM_REGIONS, EUCLEAN, "the tree of monitored pages is corrupt"},
+	{RDT_VM_PROTECT, EPERM, "the driver's frames and node pages cannot be changed"},
+	{RDT_VM_PROTECT, EINVAL, "the range, action or class is not valid"},
+	{RDT_VM_PROTECT, EFAULT, "a frame of the range is not RAM of the guest"},
+	{RDT_VM_PROTECT, ENOMEM, "no free tree node, the guest must donate a page"},
+	{RDT_VM_PROTECT, EBUSY, "a frame holds a structure that KVM itself writes"},
+	{RDT_VM_PROTECT, ENOENT, "no frame of the range is protected"},
+	{RDT_VM_PROTECT, EUCLEAN, "the tree of monitored pages is corrupt"},
+	{RDT_VM_DETACH, EBUSY, "the guest is in integrity mode"},
+};
+
+[[noreturn]] void fail(unsigned long request, std::string what)
+{
+	const int code = errno;
+
+	for (const Reason &reason : reasons)
+		if (reason.request == request && reason.code == code)
+			throw Error(what + ": " + reason.text, code);
+	// Every request on a VM's descriptor; those on the device never give it.
+	if (code == ENODEV)
+		throw Error(what + ": the VM is gone or was detached", code);
+	throw Error(what, code);
+}
+
+std::string vm_name(uint32_t id)
+{
+	return "vm " + std::to_string(id);
+}
+
+} // namespace
+
+Device::Device(Sys &sys) : sys_(&sys), fd_(sys.open(path, O_RDWR))
+{
+	if (!fd_) {
+		const int code = errno;
+
+		if (code != ENOENT && code != ENODEV && code != ENXIO)
+			throw Error(std::string("open ") + path, code);
+		if (sys.access("/sys/module/redoubt/initstate", F_OK) == 0)
+			throw Error(std::string("the module is loaded but cannot be reached by ") + path, code);
+		throw NoModule("the redoubt module is not loaded (no " + std::string(path) + ")");
+	}
+	call(RDT_INFO, &info_, "info");
+	if (info_.version != RDT_UAPI_VERSION)
+		throw Error("the module has interface version " + std::to_string(info_.version) +
+			    ", this program has " + std::to_string(RDT_UAPI_VERSION));
+	info_.kernel[sizeof(info_.kernel) - 1] = 0;
+}
+
+void Device::call(unsigned long request, void *arg, const char *what) const
+{
+	if (sys_->ioctl(fd_.get(), request, arg) < 0)
+		fail(request, what);
+}
+
+std::vector<rdt_list_entry> Device::list() const
+{
+	std::vector<rdt_list_entry> all;
+	rdt_list_entry room[64];
+	rdt_list request{};
+
+	do {
+		request.nr = std::size(room);
+		request.entries = reinterpret_cast<uintptr_t>(room);
+		call(RDT_LIST, &request, "list of VMs");
+		if (!request.nr)
+			break;
+		if (request.nr > std::size(room) || room[request.nr - 1].vm_id <= request.after)
+			throw Error("list of VMs: the module's answer makes no sense");
+		all.insert(all.end(), room, room + request.nr);
+		request.after = room[request.nr - 1].vm_id;
+	} while (request.nr == std::size(room));
+	return all;
+}
+
+Vm Device::attach(int kvm_vm_fd) const
+{
+	rdt_attach request{};
+
+	request.vm_fd = kvm_vm_fd;
+	request.fd = -1;
+	call(RDT_ATTACH, &request, "attach");
+	return Vm(*sys_, Fd(request.fd), request.vm_id);
+}
+
+Vm Device::open(uint32_t vm_id) const
+{
+	rdt_open request{};
+
+	request.vm_id = vm_id;
+	request.fd = -1;
+	call(RDT_OPEN, &request, vm_name(vm_id).c_str());
+	return Vm(*sys_, Fd(request.fd), vm_id);
+}
+
+Vm Device::find(const std::string &name) const
+{
+	const bool by_pid = name.starts_with("pid:");
+	const auto number = parse_number(by_pid ? std::string_view(name).substr(4) : name);
+
+	if (!number || *number == 0 || *number > uint64_t(by_pid ? INT32_MAX : UINT32_MAX))
+		throw Error("'" + name + "' is neither a VM's number nor pid:PID");
+	if (!by_pid)
+		return open(static_cast<uint32_t>(*number));
+
+	uint32_t found = 0;
+	std::string all;
+	for (const rdt_list_entry &entry : list()) {
+		if (entry.vmm_pid != static_cast<int32_t>(*number))
+			continue;
+		found = entry.vm_id;
+		all += (all.empty() ? "" : ", ") + std::to_string(entry.vm_id);
+	}
+	if (!found)
+		throw Error("no VM of process " + std::to_string(*number) + " is attached");
+	if (all != std::to_string(found))
+		throw Error("process " + std::to_string(*number) + " has several VMs, give one by number: " + all);
+	return open(found);
+}
+
+uint32_t Device::policy() const
+{
+	rdt_policy request{};
+
+	call(RDT_GET_POLICY, &request, "policy");
+	return request.flags;
+}
+
+void Device::set_policy(uint32_t flags) const
+{
+	rdt_policy request{};
+
+	request.flags = flags;
+	call(RDT_SET_POLICY, &request, "set policy");
+}
+
+void Vm::call(unsigned long request, void *arg, const char *what) const
+{
+	if (sys_->ioctl(fd_.get(), request, arg) < 0)
+		fail(request, vm_name(id_) + ": " + what);
+}
+
+rdt_vm_info Vm::info() const
+{
+	rdt_vm_info info{};
+
+	call(RDT_VM_INFO, &info, "info");
+	return info;
+}
+
+std::vector<rdt_region> Vm::regions(uint64_t start) const
+{
+	std::vector<rdt_region> all;
+	std::vector<rdt_region> room(1024);
+	rdt_regions request{};
+
+	request.start = start;
+	for (;;) {
+		const uint64_t from = request.start;
+
+		request.nr = static_cast<uint32_t>(room.size());
+		request.entries = reinterpret_cast<uintptr_t>(room.data());
+		call(RDT_VM_REGIONS, &request, "regions");
+		if (request.nr > room.size())
+			throw Error(vm_name(id_) + ": regions: the module's answer makes no sense");
+		all.insert(all.end(), room.begin(), room.begin() + request.nr);
+		if (request.nr < room.size())
+			return all;
+		if (request.start <= from)
+			throw Error(vm_name(id_) + ": regions: the list does not go on");
+	}
+}
+
+void Vm::protect(uint64_t gpa, uint64_t pages, unsigned action, unsigned cls) const
+{
+	rdt_protect request{};
+
+	request.gpa = gpa;
+	request.pages = pages;
+	request.action = static_cast<__u8>(action);
+	request.cls = static_cast<__u8>(cls);
+	call(RDT_VM_PROTECT, &request, "protect");
+}
+
+void Vm::detach() const
+{
+	call(RDT_VM_DETACH, nullptr, "detach");
+}
+
+void Vm::seen(uint64_t seq) const
+{
+	__u64 arg = seq;
+
+	call(RDT_VM_SEEN, &arg, "seen");
+}
+
+EventRing Vm::events() const
+{
+	const auto map = [this](size_t size) {
+		void *at = sys_->map(fd_.get(), size);
+
+		if (at == MAP_FAILED)
+			throw Error(vm_name(id_) + ": mmap of the event ring", errno);
+		return std::shared_ptr<const void>(at, [size](void *mapping) { munmap(mapping, size); });
+	};
+	// The first page says how large the whole is.
+	const size_t size = EventRing::mapping_size(map(4096).get());
+
+	return EventRing(map(size), size);
+}
+
+} // namespace redoubt::client

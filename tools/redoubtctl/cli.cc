@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// The command line.
+
+#include "commands.h"
+
+#include <climits>
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+#include "../lib/names.h"
+#include "../lib/parse.h"
+
+namespace redoubt::ctl {
+
+using namespace client;
+
+namespace {
+
+const char *const footer =
+	"VM is a VM's number or pid:PID, the process that runs it. Numbers are decimal,\n"
+	"or hexadecimal behind 0x.\n"
+	"Exit status: 0 done, 1 error, 2 wrong usage, 3 the module is not loaded.";
+
+CLI::Validator number_check(uint64_t least, uint64_t most)
+{
+	return CLI::Validator(
+		[=](std::string &text) {
+			const auto value = parse_number(text);
+
+			if (!value)
+				return "'" + text + "' is not a number";
+			if (*value < least || *value > most)
+				return "'" + text + "' is not in " + std::to_string(least) + ".." + std::to_string(most);
+			return std::string();
+		},
+		"");
+}
+
+CLI::Validator name_check(const Names &names)
+{
+	return CLI::Validator(
+		[&names](std::string &text) {
+			return names.value(text) ? "" : "'" + text + "' is none of: " + names.list();
+		},
+		"");
+}
+
+CLI::Validator vm_check()
+{
+	return CLI::Validator(
+		[](std::string &text) {
+			const bool by_pid = text.starts_with("pid:");
+			const auto value = parse_number(by_pid ? std::string_view(text).substr(4) : text);
+
+			if (value && *value && *value <= uint64_t(by_pid ? INT_MAX : UINT_MAX))
+				return std::string();
+			return "'" + text + "' is neither a VM's number nor pid:PID";
+		},
+		"");
+}
+
+// What a command was given, still as text; the validators above have seen it.
+struct Arguments {
+	bool json = false;
+	bool all = false;
+	std::string pid, vm_fd, vm, gpa, pages, action, cls = "other", self_attach;
+	std::string since, count, type;
+	double timeout = 0;
+};
+
+uint64_t number(const std::string &text)
+{
+	return parse_number(text).value();
+}
+
+std::optional<uint64_t> optional_number(const std::string &text)
+{
+	return text.empty() ? std::nullopt : parse_number(text);
+}
+
+int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, std::ostream &err)
+{
+	CLI::App app("redoubtctl: what Redoubt's host module watches, and how", "redoubtctl");
+	Arguments args;
+	std::function<int(Context &)> command;
+
+	app.require_subcommand(1);
+	app.footer(footer);
+
+	const auto add = [&](const char *name, const char *text, std::function<int(Context &)> action) {
+		CLI::App *sub = app.add_subcommand(name, text);
+
+		sub->add_flag("--json", args.json, "output for programs");
+		sub->callback([&command, action] { command = action; });
+		return sub;
+	};
+	const auto add_vm = [&](CLI::App *sub) {
+		return sub->add_option("VM", args.vm, "the VM's number, or pid:PID")->check(vm_check());
+	};
+
+	add("status", "the module, the policy, the VMs and their counters", status);
+
+	CLI::App *sub = add("attach", "watch the VM of a running process", [&](Context &ctx) {
+		const auto fd = optional_number(args.vm_fd);
+
+		return attach(ctx, static_cast<int>(number(args.pid)),
+			      fd ? std::optional<int>(static_cast<int>(*fd)) : std::nullopt);
+	});
+	sub->add_option("--pid", args.pid, "the process, an unmodified QEMU for example")
+		->required()->check(number_check(1, INT_MAX));
+	sub->add_option("--vm-fd", args.vm_fd, "which descriptor, if the process has several VMs")
+		->check(number_check(0, INT_MAX));
+
+	sub = add("detach", "stop watching: lift every restriction",
+		  [&](Context &ctx) { return detach(ctx, args.vm); });
+	add_vm(sub)->required();
+
+	sub = add("regions", "what is protected, and how", [&](Context &ctx) { return regions(ctx, args.vm); });
+	add_vm(sub)->required();
+
+	sub = add("watch", "events as they happen, until the VM ends", [&](Context &ctx) {
+		WatchOptions options;
+
+		options.vm = args.vm;
+		options.since = optional_number(args.since);
+		options.count = optional_number(args.count);
+		if (args.timeout > 0)
+			options.timeout_s = args.timeout;
+		if (!args.type.empty())
+			options.type = event_types.value(args.type);
+		return watch(ctx, options);
+	});
+	CLI::Option *vm = add_vm(sub);
+	CLI::Option *all = sub->add_flag("--all", args.all, "all VMs, also those attached later; does not end by itself");
+	vm->excludes(all);
+	sub->add_option("--since", args.since, "begin behind event SEQ; 0: with the oldest there is. Default: from now on")
+		->check(number_check(0, UINT64_MAX));
+	sub->add_option("--count", args.count, "end after N events, with status 1 if there are fewer")
+		->check(number_check(1, UINT64_MAX));
+	sub->add_option("--timeout", args.timeout, "end after S seconds")->check(CLI::Range(0.001, 1e9));
+	sub->add_option("--type", args.type, "show this type of event only")->check(name_check(event_types));
+	CLI::App *watch_command = sub;
+
+	sub = add("protect", "restrict writes to guest frames", [&](Context &ctx) {
+		return protect(ctx, args.vm, number(args.gpa), number(args.pages), *actions.value(args.action),
+			       *classes.value(args.cls));
+	});
+	add_vm(sub)->required();
+	sub->add_option("GPA", args.gpa, "guest-physical address of the first page")
+		->required()->check(number_check(0, UINT64_MAX));
+	sub->add_option("PAGES", args.pages, "how many pages of 4096 bytes")
+		->required()->check(number_check(1, UINT64_MAX));
+	sub->add_option("--action", args.action, actions.list() + "; none lifts the restriction")
+		->required()->check(name_check(actions));
+	sub->add_option("--class", args.cls, "a label for reports")->check(name_check(classes));
+
+	sub = add("policy", "the host's policy for all VMs", [&](Context &ctx) {
+		return policy(ctx, args.self_attach.empty() ? std::nullopt : std::optional<bool>(args.self_attach == "on"));
+	});
+	sub->add_option("--self-attach", args.self_attach, "on|off: may a guest attach itself")
+		->check(CLI::IsMember({"on", "off"}));
+
+	try {
+		app.parse(argc, argv);
+		if (watch_command->parsed() && !args.all && args.vm.empty())
+			throw CLI::RequiredError("VM or --all");
+	} catch (const CLI::Success &help) {
+		app.exit(help, out, err);
+		return exit_ok;
+	} catch (const CLI::ParseError &error) {
+		err << "redoubtctl: " << error.what() << "; see redoubtctl --help" << std::endl;
+		return exit_usage;
+	}
+	Context ctx{sys, out, args.json};
+	return command(ctx);
+}
+
+} // namespace
+
+int run(Sys &sys, int argc, const char *const *argv, std::ostream &out, std::ostream &err)
+{
+	try {
+		return run_checked(sys, argc, argv, out, err);
+	} catch (const NoModule &error) {
+		err << "redoubtctl: " << error.what() << std::endl;
+		return exit_no_module;
+	} catch (const std::exception &error) {
+		err << "redoubtctl: " << error.what() << std::endl;
+		return exit_error;
+	}
+}
+
+} // namespace redoubt::ctl
