@@ -11,7 +11,9 @@
 
 #include <linux/kvm_host.h>
 #include <linux/kref.h>
+#include <linux/irq_work.h>
 #include <linux/mutex.h>
+#include <linux/poll.h>
 #include <linux/redoubt.h>
 #include <linux/redoubt_guest.h>
 #include <redoubt/port.h>
@@ -32,6 +34,7 @@ void rdt_ring_exit(struct rdt_ring_buf *ring);
 /* Fills seq and time, overwrites the oldest. Any context. */
 void rdt_ring_push(struct rdt_ring_buf *ring, struct rdt_event *ev);
 u64 rdt_ring_head(struct rdt_ring_buf *ring);
+u64 rdt_ring_poll(struct rdt_ring_buf *ring, struct file *file, poll_table *table);
 int rdt_ring_mmap(struct rdt_ring_buf *ring, struct vm_area_struct *vma);
 
 /* ---- vm.c: attached VMs --------------------------------------------------- */

@@ -72,7 +72,7 @@ struct rdt_list_entry {
 };
 struct rdt_list {
 	__u32 after;
-	__u32 nr;		/* at most 4096 */
+	__u32 nr;		/* 1..4096 */
 	__u64 entries;		/* user pointer to struct rdt_list_entry[nr] */
 };
 #define RDT_LIST		_IOWR(RDT_IOC, 0x03, struct rdt_list)
@@ -88,11 +88,15 @@ struct rdt_policy {
 #define RDT_GET_POLICY		_IOR(RDT_IOC, 0x04, struct rdt_policy)
 #define RDT_SET_POLICY		_IOW(RDT_IOC, 0x05, struct rdt_policy)
 
-/* ---- the VM's descriptor --------------------------------------------- */
+/* ---- the VM's descriptor ---------------------------------------------
+ * Once the VM has ended or was detached, poll() reports POLLHUP; RDT_VM_INFO
+ * (with RDT_VM_DEAD), RDT_VM_SEEN and the event ring go on, so that the last
+ * events can be read; everything else is -ENODEV.
+ */
 
 #define RDT_VM_SEALED		(1u << 0)	/* integrity driver registered */
 #define RDT_VM_TREE_CORRUPT	(1u << 1)
-#define RDT_VM_DEAD		(1u << 2)	/* the VM is gone; events may still be read */
+#define RDT_VM_DEAD		(1u << 2)	/* the VM is gone or detached */
 
 /** struct rdt_vm_info - one VM; counters since attach. */
 struct rdt_vm_info {
@@ -127,8 +131,8 @@ struct rdt_region {
 };
 /**
  * struct rdt_regions - list ranges in address order.
- * @start: first gpa of interest; out: where to go on. @nr: in, room (at most
- * 4096); out, written; fewer than room = the end. -EUCLEAN: tree is corrupt.
+ * @start: first gpa of interest; out: where to go on. @nr: in, room (1..4096);
+ * out, written; fewer than room = the end. -EUCLEAN: tree is corrupt.
  */
 struct rdt_regions {
 	__u64 start;
@@ -154,14 +158,15 @@ struct rdt_protect {
 #define RDT_VM_PROTECT		_IOW(RDT_IOC, 0x22, struct rdt_protect)
 
 /**
- * RDT_VM_DETACH - stop watching: every restriction is lifted. The guest must be
- * outside integrity mode (-EBUSY). Other descriptors of the VM answer -ENODEV.
+ * RDT_VM_DETACH - (0) stop watching: every restriction is lifted. The guest must
+ * be outside integrity mode (-EBUSY).
  */
 #define RDT_VM_DETACH		_IO(RDT_IOC, 0x23)
 
 /**
  * RDT_VM_SEEN - (u64 seq) the reader has seen events up to @seq; poll() reports
- * POLLIN while the newest is greater. Kept per descriptor.
+ * POLLIN while the newest is greater. Kept per descriptor. -EINVAL: there is no
+ * such event yet.
  */
 #define RDT_VM_SEEN		_IOW(RDT_IOC, 0x24, __u64)
 
@@ -234,8 +239,9 @@ struct rdt_event {
 };
 
 /**
- * struct rdt_ring - the first page of mmap(fd, offset 0), read-only; records
- * follow at @data_offset. The whole mapping is @data_offset + @records * 128.
+ * struct rdt_ring - the first page of mmap(fd, offset 0), read-only (-EPERM);
+ * records follow at @data_offset. Either this page is mapped or all, which is
+ * @data_offset + @records * 128; -EINVAL otherwise.
  * @head: seq of the newest complete event. Record of seq s is at index
  * (s - 1) % @records. The writer never waits: it overwrites the oldest. To
  * read s: load rec.seq (acquire), stop unless it is s, copy, fence, load rec.seq
@@ -252,6 +258,6 @@ struct rdt_ring {
 	__u64 count[RDT_EV_NR];
 };
 #define RDT_RING_MAGIC		0x52445452u
-#define RDT_RING_RECORDS	8192
+#define RDT_RING_RECORDS	4096
 
 #endif /* _UAPI_LINUX_REDOUBT_H */
