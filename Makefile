@@ -1,20 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0
-# Redoubt. `make help` lists the targets.
 
 SHELL := /bin/bash -o pipefail
 BUILD ?= build
 CACHE := $(or $(REDOUBT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt)
 
-# A kernel is known by its first two numbers. For each: where its headers are,
-# and the root under which its lib/modules and vmlinuz are. With KDIR= it is that
-# one kernel, otherwise those that scripts/setup has put into the cache.
-release_of = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
-ifeq ($(MAKECMDGOALS),install)
+define HELP
+make              all: modules and tools
+make modules      build/<6.1|6.12>/redoubt.ko and guest-driver/redoubt_guest.ko
+make guest        the guest's driver only; it needs no KVM
+make tools        redoubtctl
+make setup        install and fetch what the build and the lab need (Debian 12)
+make unit         tests that need no virtual machine
+make check        set up, build, test: 30 minutes at most
+make check-long   the full test matrix, with long stress
+make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
+make bench        measure; writes build/bench.json
+make install      redoubt.ko, redoubtctl and the udev rule, into this machine
+make guest-install  redoubt_guest.ko into this machine
+make clean
+
+KDIR=   headers of the kernel to build for; without it, both kernels of the lab
+BUILD=  where to build, $(BUILD)
+DESTDIR=, PREFIX=  where to install
+endef
+
+all: modules tools
+.PHONY: all modules guest tools setup unit check check-long demo bench install guest-install clean help
+
+# ---------------------------------------------------------------------------
+# A kernel goes by its first two numbers. kdir is where its headers are, root the
+# place under which its lib/modules are: the cache of scripts/setup, or this machine.
+
+ifneq ($(filter install guest-install,$(MAKECMDGOALS)),)
 KDIR ?= /lib/modules/$(shell uname -r)/build
 endif
+release_of = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(1)/include/generated/utsrelease.h 2>/dev/null)
 ifdef KDIR
-KERNELS := $(shell echo '$(call release_of,$(KDIR))' | cut -d. -f1,2)
-kdir = $(abspath $(KDIR))
+KERNELS := $(or $(shell echo '$(call release_of,$(KDIR))' | cut -d. -f1,2),$(error no kernel headers in $(KDIR)))
+kdir = $(realpath $(KDIR))
 else
 KERNELS := 6.1 6.12
 kdir = $(realpath $(CACHE)/kernels/$*/headers)
@@ -22,53 +45,94 @@ endif
 cached = $(filter $(call release_of,$(kdir)),$(file <$(CACHE)/kernels/$*/version))
 root = $(if $(cached),$(CACHE)/kernels/$*,/)
 
-all: modules tools
-
-# Kbuild writes its objects next to the sources. So that two kernels do not share
-# them, each builds in $(BUILD)/<kernel>: a mirror of the tree made of symlinks.
-mirrored := Kbuild include src uapi guest-driver
+# Kbuild puts objects next to their sources, so each kernel gets a mirror of the
+# tree to build in, made of symlinks: $(BUILD)/<kernel>.
 mirror-%:
-	@[ -n "$(call release_of,$(kdir))" ] || \
-		{ echo >&2 "no headers for kernel $*: run 'make setup' or give KDIR="; exit 1; }
+	@[ "$(kdir)" ] || { echo >&2 "kernel $* is not there: run 'make setup' or give KDIR="; exit 1; }
 	@mkdir -p $(BUILD)/$*
-	@cp -rsf $(addprefix $(CURDIR)/,$(wildcard $(mirrored))) $(BUILD)/$*/
+	@cp -rsf $(addprefix $(CURDIR)/,Kbuild include src uapi guest-driver) $(BUILD)/$*/
 	@find $(BUILD)/$* -xtype l -delete
 
 layout-%: mirror-%
 	@scripts/gen-layout --kdir $(kdir) --root $(root) --list src/kvm/layout.list \
 		--output $(BUILD)/$*/include/generated/kvm_layout.h
 
-# W=1, and a warning of any tool (modpost and objtool only print theirs) is an
-# error; the objects go, so that the next make does not pass for having nothing
-# to do. Modules need no BTF of their own, and making it wants pahole.
-define kbuild
-	+$(MAKE) --no-print-directory -C $(kdir) M=$(abspath $(BUILD)/$*/$(1)) W=1 \
-		CONFIG_DEBUG_INFO_BTF_MODULES= modules 2>&1 | tee $(BUILD)/$*/$(1)/log
-	@if grep -iq 'warning:' $(BUILD)/$*/$(1)/log; then \
+# $(1) is the directory of the module in the mirror. W=1, and any tool's warning
+# is an error: modpost and objtool only print theirs, so the log is searched, and
+# the objects go lest the next make find nothing to do. The modules carry no BTF
+# (making it wants pahole and the kernel's image).
+kbuild = $(MAKE) --no-print-directory -C $(kdir) M=$(abspath $(BUILD)/$*/$(1)) ARCH=x86 W=1 \
+	CONFIG_DEBUG_INFO_BTF_MODULES=
+define build_module
+	+@$(kbuild) modules 2>&1 | tee $(BUILD)/$*/$(1)/log
+	@if grep -i 'warning:' $(BUILD)/$*/$(1)/log | grep -qv '^make'; then \
 		find $(BUILD)/$*/$(if $(1),$(1),src $(BUILD)/$*/redoubt.*o) -name '*.*o' -delete; \
 		echo >&2 'warnings are errors'; exit 1; fi
 endef
 
 host-%: layout-%
-	$(call kbuild)
+	$(call build_module)
 guest-%: mirror-%
-	$(call kbuild,guest-driver)
+	$(call build_module,guest-driver)
 
 modules: $(KERNELS:%=host-%) guest
 guest: $(KERNELS:%=guest-%)
 
 tools:
-	$(if $(wildcard tools/redoubtctl),+$(MAKE) -C tools/redoubtctl)
+	+@$(MAKE) --no-print-directory -C tools/redoubtctl O=$(abspath $(BUILD))/tools
+
+# ---------------------------------------------------------------------------
 
 setup:
 	scripts/setup
 
+# What gen-layout must refuse, tried on the kernels themselves
+unit-layout-%: mirror-%
+	@scripts/gen-layout --kdir $(kdir) --root $(root) --selftest
+unit-core:
+	+@$(MAKE) -C selftests/unit BUILD=$(abspath $(BUILD)) check
+unit-tools:
+	+@$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools check
+
 unit:
-	$(MAKE) -C selftests/unit check
+	+@mkdir -p $(BUILD); $(MAKE) -ks $(KERNELS:%=unit-layout-%) unit-core unit-tools | tee $(BUILD)/unit.log || \
+		grep -q '^not ok' $(BUILD)/unit.log || echo 'not ok - all unit tests were built and run' | tee -a $(BUILD)/unit.log
+	@awk '/^ok / { ok++ } /^not ok / { bad++ } END { \
+		printf "%d passed, %d failed\n", ok, bad; exit bad || !ok }' $(BUILD)/unit.log
 
 check: setup
-	$(MAKE) all
-	$(MAKE) unit
+	+@$(MAKE) --no-print-directory all
+	+@$(MAKE) --no-print-directory unit
+
+check-long: setup
+	+@$(MAKE) --no-print-directory all
+	selftests/run --long
+
+ARCH ?= npt
+demo: setup
+	+@$(MAKE) --no-print-directory all
+	scripts/demo --arch $(ARCH)
+
+bench: setup
+	+@$(MAKE) --no-print-directory all
+	selftests/bench/run --output $(BUILD)/bench.json
+
+# ---------------------------------------------------------------------------
+
+install-%: host-%
+	+$(call kbuild) $(modules_install)
+guest-install-%: guest-%
+	+$(call kbuild,guest-driver) $(modules_install)
+modules_install = CONFIG_MODULE_SIG_ALL= INSTALL_MOD_STRIP=1 INSTALL_MOD_PATH=$(DESTDIR) modules_install
+
+install: $(KERNELS:%=install-%) tools
+	+$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools install
+	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
+guest-install: $(KERNELS:%=guest-install-%)
 
 clean:
 	rm -rf $(BUILD)
+
+help:
+	$(info $(HELP))
+	@:
