@@ -21,8 +21,9 @@ struct rdt_vm_info;
 typedef unsigned char rdt_u8;
 typedef unsigned short rdt_u16;
 typedef unsigned int rdt_u32;
-typedef unsigned long long rdt_u64;
-typedef long long rdt_s64;
+/* x86-64 only: the type of the general registers in struct kvm_vcpu_arch. */
+typedef unsigned long rdt_u64;
+typedef long rdt_s64;
 
 /* ---- what the core asks of its host ---------------------------------------
  * @host is the cookie given to rdt_core_vm_create(), @hv the one given to
@@ -196,8 +197,6 @@ void rdt_core_info(struct rdt_core_vm *vm, struct rdt_vm_info *info) RDT_NOEXCEP
 /* Ranges from @gpa on; returns how many, or -errno; *next is where to go on. */
 int rdt_core_regions(struct rdt_core_vm *vm, rdt_u64 gpa, struct rdt_region *out, rdt_u32 room,
 		     rdt_u64 *next) RDT_NOEXCEPT;
-/* The VM was reset: forget what the guest had made. */
-void rdt_core_reset(struct rdt_core_vm *vm) RDT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,15 @@
  */
 #pragma once
 
+#if __STDC_HOSTED__
+#include <new>
+#else
+inline void *operator new(__SIZE_TYPE__, void *p) noexcept
+{
+	return p;
+}
+#endif
+
 namespace redoubt {
 
 using u8 = __UINT8_TYPE__;

@@ -92,33 +92,68 @@ inline bool MonitorTree::copy_checked(Index i, TreeNode *out) const
 
 /* --- readers --- */
 
-/*
- * The unchecked walk is for speed: it may end anywhere if pages were rewritten,
- * so only Ok counts, and Ok rests on the tag of the range found.
- */
-template <bool checked> inline Status MonitorTree::descend(gfn_t gfn, Range *out) const
+inline bool MonitorTree::holds(Index i, gfn_t gfn, Range *out) const
 {
-	Index at = read_once(root_);
-	Bounds b;
 	TreeNode n;
 
-	for (unsigned depth = 0; at != 0; depth++) {
-		if (depth == max_depth || !(checked ? copy_checked(at, &n) : copy(at, &n)) ||
-		    !within(n, b))
-			return Status::Corrupt;
-		if (gfn - n.first < n.count) {
-			if (!checked && !copy_checked(at, &n))
-				return Status::Corrupt;
-			*out = range_of(n);
-			return gfn - n.first < n.count ? Status::Ok : Status::Corrupt;
-		}
-		const bool left = gfn < n.first;
+	if (!copy_checked(i, &n) || gfn - n.first >= n.count)
+		return false;
+	*out = range_of(n);
+	return true;
+}
 
-		b.high = left ? n.first - 1 : b.high;
-		b.low = left ? b.low : n.first + n.count;
-		at = left ? n.left : n.right;
+inline MonitorTree::Index *MonitorTree::memo(gfn_t gfn) const
+{
+	const gfn_t block = gfn >> memo_shift;
+	Index *hints = load_acquire(large_);
+
+	if (hints)
+		return hints + block % memo_large;
+	hints = load_acquire(small_);
+	return hints ? hints + block % memo_small : nullptr;
+}
+
+/*
+ * The walk for speed. It checks no tag on the way and may end anywhere if pages
+ * were rewritten: only Ok counts, which rests on the tag of the range found.
+ */
+inline Status MonitorTree::find_fast(gfn_t gfn, Range *out) const
+{
+	Index *hint = memo(gfn);
+
+	if (hint && holds(read_once(*hint), gfn, out))
+		return Status::Ok;
+
+	Index at = read_once(root_);
+
+	for (unsigned depth = 0; at != 0 && depth < max_depth; depth++) {
+		const Words *w = slot(at);
+
+		if (!w)
+			break;
+		rdt_test_node_load();
+
+		const gfn_t first = read_once(w->w[0]);
+		const u64 count = read_once(w->w[1]), links = read_once(w->w[2]);
+
+		if (gfn - first < count) {
+			if (!holds(at, gfn, out))
+				break;
+			if (hint)
+				write_once(*hint, at);
+			return Status::Ok;
+		}
+		at = static_cast<Index>(gfn < first ? links : links >> 32);
 	}
 	return Status::None;
+}
+
+/* The walk that is sure: every node's tag is checked. */
+Status MonitorTree::find_sure(gfn_t gfn, Range *out) const
+{
+	const Status status = seek(gfn, out);
+
+	return status == Status::Ok && out->first > gfn ? Status::None : status;
 }
 
 Status MonitorTree::seek(gfn_t from, Range *out) const
@@ -182,9 +217,9 @@ Status MonitorTree::find(gfn_t gfn, Range *out)
 	if (gfn >= gfn_limit)
 		return Status::None;
 	return read([&] {
-		const Status fast = descend<false>(gfn, out);
+		const Status fast = find_fast(gfn, out);
 
-		return fast == Status::Ok ? fast : descend<true>(gfn, out);
+		return fast == Status::Ok ? fast : find_sure(gfn, out);
 	});
 }
 
@@ -691,6 +726,22 @@ Status MonitorTree::remove(gfn_t first, u64 count, MayChange may, void *ctx)
 
 /* --- node pages come and go --- */
 
+/* Lookups work without, so a lack of memory is no error. */
+void MonitorTree::grow_memo()
+{
+	Index *&hints = page_end_ < memo_from ? small_ : large_;
+	const usize bytes = sizeof(Index) * (page_end_ < memo_from ? memo_small : memo_large);
+
+	if (hints)
+		return;
+	Index *fresh = static_cast<Index *>(rdt_port_alloc(bytes));
+
+	if (!fresh)
+		return;
+	write_once(bytes_, bytes_ + bytes);
+	store_release(hints, fresh); /* pairs with memo() */
+}
+
 Status MonitorTree::add_node_page(void *host_va, gfn_t gfn)
 {
 	if (!host_va || reinterpret_cast<usize>(host_va) % alignof(Words) != 0 || gfn >= gfn_limit)
@@ -747,6 +798,7 @@ Status MonitorTree::add_node_page(void *host_va, gfn_t gfn)
 	page_end_ = max_of(page_end_, page + 1);
 	page_hint_ = min_of(page_hint_, page);
 	store_release(chunk->base[page % chunk_pages], base); /* pairs with slot() */
+	grow_memo();
 	return Status::Ok;
 }
 
@@ -809,6 +861,8 @@ Status MonitorTree::remove_node_page(gfn_t gfn)
 
 MonitorTree::~MonitorTree()
 {
+	rdt_port_free(small_);
+	rdt_port_free(large_);
 	for (Chunk *chunk : chunk_) {
 		if (!chunk)
 			continue;

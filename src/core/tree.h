@@ -198,6 +198,14 @@ private:
 		gfn_t gfn[chunk_pages];
 		u64 used[chunk_pages][slots_per_page / 64]; /* slot 0 counts as used */
 	};
+	/*
+	 * Which node answered last for a block of frames. A hint, written by readers:
+	 * the node it names is checked like any other. Small for a few ranges, large
+	 * (tried first) from memo_from pages on; both stay, readers may be using them.
+	 */
+	static constexpr unsigned memo_shift = 5, memo_from = 16;
+	static constexpr usize memo_small = 1u << 10, memo_large = 1u << 16;
+
 	/* What is left of the key space on the way down. */
 	struct Bounds {
 		gfn_t low = 0, high = gfn_limit - 1;
@@ -215,7 +223,11 @@ private:
 	u32 *tag(Index i) const;
 	bool copy(Index i, TreeNode *out) const;
 	bool copy_checked(Index i, TreeNode *out) const;
-	template <bool checked> Status descend(gfn_t gfn, Range *out) const;
+	bool holds(Index i, gfn_t gfn, Range *out) const;
+	Index *memo(gfn_t gfn) const;
+	void grow_memo();
+	Status find_fast(gfn_t gfn, Range *out) const;
+	Status find_sure(gfn_t gfn, Range *out) const;
 	Status seek(gfn_t from, Range *out) const;
 	template <class Walk> Status read(Walk walk);
 	void poison();
@@ -261,6 +273,7 @@ private:
 	u32 depth_ = 0;
 	Index path_[max_depth + 2] = {};
 	Chunk *chunk_[chunks] = {};
+	Index *small_ = nullptr, *large_ = nullptr;
 	FrameBitmap node_frames_;
 };
 

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The core's C face: include/redoubt/port.h. Nothing is decided here. */
+#include "vm.h"
+
+using namespace redoubt;
+
+struct rdt_core_vm {
+	rdt_core_vm(void *host, const MonitorTree::TagKey &key) : vm(host, key)
+	{
+	}
+	Vm vm;
+};
+
+struct rdt_core_vcpu {
+	Vcpu vcpu;
+};
+
+rdt_core_vm *rdt_core_vm_create(void *host) noexcept
+{
+	MonitorTree::TagKey key;
+	void *mem = rdt_port_alloc(sizeof(rdt_core_vm));
+
+	if (!mem)
+		return nullptr;
+	for (u64 &w : key.word)
+		w = rdt_port_random();
+	return new (mem) rdt_core_vm(host, key);
+}
+
+void rdt_core_vm_destroy(rdt_core_vm *vm) noexcept
+{
+	vm->~rdt_core_vm();
+	rdt_port_free(vm);
+}
+
+rdt_core_vcpu *rdt_core_vcpu_create(rdt_core_vm *, void *hv) noexcept
+{
+	void *mem = rdt_port_alloc(sizeof(rdt_core_vcpu));
+
+	return mem ? new (mem) rdt_core_vcpu{{.hv = hv}} : nullptr;
+}
+
+void rdt_core_vcpu_destroy(rdt_core_vcpu *vcpu) noexcept
+{
+	rdt_port_free(vcpu);
+}
+
+rdt_u8 rdt_core_vcpu_view(const rdt_core_vcpu *vcpu) noexcept
+{
+	return vcpu->vcpu.view;
+}
+
+rdt_u8 rdt_core_access(const rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) noexcept
+{
+	return vm->vm.access(view, gfn);
+}
+
+int rdt_core_max_level(const rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) noexcept
+{
+	return vm->vm.max_level(view, gfn, level);
+}
+
+rdt_verdict rdt_core_fault(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault *f,
+			   rdt_cpu *cpu) noexcept
+{
+	return vm->vm.fault(vcpu ? &vcpu->vcpu : nullptr, *f, *cpu);
+}
+
+rdt_verdict rdt_core_kvm_write(rdt_core_vm *vm, const rdt_fault *f, const rdt_cpu *cpu) noexcept
+{
+	return vm->vm.kvm_write(*f, cpu);
+}
+
+int rdt_core_may_hold_pv(rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 len) noexcept
+{
+	return vm->vm.may_hold_pv(gpa, len);
+}
+
+void rdt_core_mapping_changed(rdt_core_vm *vm, rdt_u64 gfn, rdt_u64 count) noexcept
+{
+	vm->vm.mapping_changed(gfn, count);
+}
+
+rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr,
+			      const rdt_u64 arg[4], rdt_cpu *cpu, rdt_s64 *result) noexcept
+{
+	Vm &vm = core->vm;
+	Vcpu &v = vcpu->vcpu;
+	s64 r = hc_enosys;
+
+	/* Arguments that a call does not have must be zero. */
+	static constexpr u8 args[] = {
+		0, 0, 1, 1, 3, 2, 1, 1, /* ..DRIVER */
+		4, 1, 1,		/* ENTER (all are the driver's), LEAVE, RESUME */
+	};
+	u32 call = nr - RDT_HC_BASE;
+
+	if (call < sizeof(args))
+		for (unsigned i = args[call]; i < 4; i++)
+			if (arg[i]) {
+				*result = hc_einval;
+				return RDT_HC_END_RESULT;
+			}
+
+	switch (nr) {
+	case RDT_HC_NODE_ADD:
+		r = vm.node_add(arg[0], *cpu);
+		break;
+	case RDT_HC_PROTECT:
+		r = vm.protect(arg[0], arg[1], arg[2], cpu);
+		break;
+	case RDT_HC_UNPROTECT:
+		r = vm.unprotect(arg[0], arg[1], cpu);
+		break;
+	case RDT_HC_QUERY:
+		r = vm.query(arg[0]);
+		break;
+	case RDT_HC_DRIVER:
+		r = vm.seal(arg[0], *cpu);
+		break;
+	case RDT_HC_ENTER:
+		r = vm.hypercall_enter(v, *cpu);
+		break;
+	case RDT_HC_LEAVE:
+		r = vm.leave(v, *cpu, arg[0]);
+		break;
+	case RDT_HC_RESUME:
+		r = vm.resume(v, *cpu, arg[0]);
+		break;
+	}
+	*result = r;
+	return cpu->dirty & RDT_CPU_RIP ? RDT_HC_END_SWITCHED : RDT_HC_END_RESULT;
+}
+
+rdt_u32 rdt_core_status(const rdt_core_vm *vm) noexcept
+{
+	return vm->vm.status();
+}
+
+int rdt_core_protect(rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
+		     rdt_u8 cls) noexcept
+{
+	return static_cast<int>(action == RDT_ACT_NONE
+					? vm->vm.unprotect(gpa, pages, nullptr)
+					: vm->vm.protect(gpa, pages, RDT_ATTR(action, cls), nullptr));
+}
+
+int rdt_core_detach(rdt_core_vm *vm) noexcept
+{
+	return static_cast<int>(vm->vm.detach());
+}
+
+void rdt_core_info(rdt_core_vm *vm, rdt_vm_info *info) noexcept
+{
+	vm->vm.info(*info);
+}
+
+int rdt_core_regions(rdt_core_vm *vm, rdt_u64 gpa, rdt_region *out, rdt_u32 room,
+		     rdt_u64 *next) noexcept
+{
+	return static_cast<int>(vm->vm.regions(gpa, out, room, next));
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The integrity driver as it was registered: its frames, by kind, and the few
+ * addresses at which execution may cross. Host memory, written once before it
+ * is published, so that readers need no lock and no guest page is trusted with
+ * the question of who may execute.
+ */
+#pragma once
+
+#include <linux/redoubt_guest.h>
+#include <redoubt/port.h>
+#include <redoubt/types.h>
+
+namespace redoubt {
+
+enum class FrameKind : u8 {
+	None = 0,
+	Text = RDT_DRV_TEXT,
+	Data = RDT_DRV_DATA,
+	Gate = RDT_DRV_GATE,
+	Exit = RDT_DRV_EXIT,
+	Idt, /* not the driver's: unreadable inside */
+};
+
+/* The class that reports give to a frame of the driver. */
+constexpr u8 class_of(FrameKind k)
+{
+	switch (k) {
+	case FrameKind::Text:
+		return RDT_CLS_DRV_TEXT;
+	case FrameKind::Gate:
+		return RDT_CLS_DRV_GATE;
+	case FrameKind::Exit:
+		return RDT_CLS_DRV_EXIT;
+	case FrameKind::Data:
+		return RDT_CLS_DRV_DATA;
+	default:
+		return RDT_CLS_OTHER;
+	}
+}
+
+class Driver : Pinned {
+public:
+	/*
+	 * Checks and takes over a descriptor (a private copy, not guest memory).
+	 * nullptr when right, else what is wrong with it, for the log.
+	 */
+	const char *init(const rdt_driver_desc &d);
+
+	[[nodiscard]] FrameKind kind(gfn_t gfn) const;
+	/* kind() is the same for all of [first, first + count). */
+	[[nodiscard]] bool uniform(gfn_t first, u64 count) const;
+
+	struct Region {
+		gfn_t first;
+		u32 count;
+		FrameKind kind;
+	};
+	[[nodiscard]] unsigned regions() const
+	{
+		return regions_;
+	}
+	[[nodiscard]] const Region &region(unsigned i) const
+	{
+		return region_[i];
+	}
+	[[nodiscard]] u64 frames() const
+	{
+		return frames_;
+	}
+
+	u64 cr3 = 0;
+	u64 idt_gva = 0;
+	u64 gate_gva = 0;
+	u64 exit_gva = 0;
+	u64 call_gva = 0;
+	u64 call_gpa = 0;
+	u64 resume_gva = 0;
+	u32 slots = 0;
+	u64 stack_top[RDT_DRV_MAX_SLOTS] = {};
+
+private:
+	/* The last region that starts at or below gfn; -1: none. */
+	[[nodiscard]] int below(gfn_t gfn) const;
+
+	unsigned regions_ = 0;
+	u64 frames_ = 0;
+	Region region_[RDT_DRV_MAX_REGIONS + 1] = {}; /* sorted, with the IDT */
+};
+
+/* An address that a VM entry accepts as RIP in this paging mode. */
+constexpr bool canonical(u64 va, u8 va_bits)
+{
+	return va_bits && static_cast<u64>(static_cast<s64>(va << (64 - va_bits)) >>
+					   (64 - va_bits)) == va;
+}
+
+} // namespace redoubt

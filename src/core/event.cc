@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What the operator is told. */
+#include "vm.h"
+
+namespace redoubt {
+
+rdt_event Vm::event_for(u16 type, const rdt_cpu *cpu) const
+{
+	rdt_event ev = {};
+
+	ev.type = type;
+	if (cpu) {
+		ev.vcpu = cpu->vcpu;
+		ev.cpl = cpu->cpl;
+		ev.view = cpu->view;
+		ev.rip = cpu->rip;
+		ev.cr3 = cpu->cr3;
+	} else {
+		ev.flags |= RDT_EVF_HOST;
+	}
+	return ev;
+}
+
+void Vm::report_write(u16 type, const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule,
+		      u8 action)
+{
+	rdt_event ev = event_for(type, cpu);
+	u64 room = page_size - (f.gpa & (page_size - 1));
+	u32 n = static_cast<u32>(min_of<u64>(f.size && f.size < 8 ? f.size : 8, room));
+	u64 old_val = 0;
+
+	ev.action = action;
+	ev.cls = rule.cls;
+	ev.gpa = f.gpa;
+	ev.range_gpa = rule.first << page_shift;
+	ev.range_pages = rule.count;
+	if (f.gva_valid) {
+		ev.gva = f.gva;
+		ev.flags |= RDT_EVF_GVA;
+	}
+	if (f.size) {
+		ev.size = f.size;
+		ev.flags |= RDT_EVF_SIZE;
+	}
+	if (!rdt_port_read(host_, f.gpa, &old_val, n)) {
+		ev.old_val = old_val;
+		ev.flags |= RDT_EVF_OLD;
+	}
+	if (f.new_val) {
+		__builtin_memcpy(&ev.new_val, f.new_val, n);
+		ev.flags |= RDT_EVF_NEW;
+	}
+	if (f.emulated)
+		ev.flags |= RDT_EVF_EMULATED;
+	if (f.vectoring)
+		ev.flags |= RDT_EVF_EVENT;
+	raise(ev);
+}
+
+void Vm::report_gate(const rdt_cpu &cpu, u8 code)
+{
+	rdt_event ev = event_for(RDT_EV_GATE, &cpu);
+
+	ev.code = code;
+	ev.action = RDT_ACT_DENY;
+	raise(ev);
+}
+
+void Vm::report_refused(u16 type, const rdt_cpu *cpu, gpa_t gpa, u64 pages)
+{
+	rdt_event ev = event_for(type, cpu);
+
+	ev.action = RDT_ACT_DENY;
+	ev.gpa = gpa;
+	ev.range_gpa = gpa;
+	ev.range_pages = pages;
+	raise(ev);
+}
+
+/* Said once: from then on every refused write is an alert of its own. */
+void Vm::tree_corrupt()
+{
+	if (__atomic_exchange_n(&corrupt_reported_, true, __ATOMIC_RELAXED))
+		return;
+
+	rdt_event ev = event_for(RDT_EV_TREE_CORRUPT, nullptr);
+
+	ev.action = RDT_ACT_DENY;
+	raise(ev);
+	rdt_port_log(host_, "monitored-page tree is corrupt: all protected frames stay denied", 0,
+		     0);
+}
+
+} // namespace redoubt

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Permissions, and what is done about an access that they refuse. */
+#include "vm.h"
+
+namespace redoubt {
+
+/*
+ * The permission tables of the views; DESIGN: "permission = core(view, gfn)".
+ * An unrestricted frame costs the bit test and nothing else.
+ */
+u8 Vm::access(u8 view, gfn_t gfn) const
+{
+	bool restricted = restricted_.test(gfn);
+
+	if (view == view_root) {
+		if (!restricted)
+			return RDT_ACC_RWX;
+		switch (kind(gfn)) {
+		case FrameKind::Gate: /* a jump to it is the fault door */
+		case FrameKind::Data:
+			return RDT_ACC_R;
+		default:
+			return RDT_ACC_R | RDT_ACC_X;
+		}
+	}
+	if (view != view_integrity)
+		return 0;
+	if (!restricted)
+		return RDT_ACC_R | RDT_ACC_W;
+	switch (kind(gfn)) {
+	case FrameKind::Text:
+	case FrameKind::Gate:
+		return RDT_ACC_R | RDT_ACC_X;
+	case FrameKind::Data:
+		return RDT_ACC_R | RDT_ACC_W;
+	case FrameKind::Idt: /* an event delivered inside ends here: asynchronous exit */
+		return 0;
+	default: /* Exit: a jump to it leaves. Others: monitored inside as outside. */
+		return RDT_ACC_R;
+	}
+}
+
+int Vm::max_level(u8, gfn_t gfn, int level) const
+{
+	while (level > 1) {
+		u64 frames = 1ull << (9 * (level - 1));
+
+		if (!restricted_.any(gfn & ~(frames - 1), frames))
+			break;
+		level--;
+	}
+	return level;
+}
+
+/* The rule that holds for a restricted frame. False: there is none (any more). */
+bool Vm::rule_of(gfn_t gfn, Rule *out)
+{
+	/* Node pages first, then the ranges. */
+	if (tree_.is_node_page(gfn)) {
+		*out = {gfn, 1, RDT_CLS_NODE, RDT_ACT_DENY};
+		return true;
+	}
+
+	FrameKind k = kind(gfn);
+
+	if (k != FrameKind::None && k != FrameKind::Idt) {
+		*out = {gfn, 1, class_of(k), RDT_ACT_DENY};
+		return true;
+	}
+
+	Range r;
+
+	switch (tree_.find(gfn, &r)) {
+	case Status::Ok:
+		*out = {r.first, r.count, r.cls, static_cast<u8>(r.action)};
+		return true;
+	case Status::None:
+	case Status::Busy:
+		return false;
+	default:
+		tree_corrupt();
+		*out = {gfn, 1, RDT_CLS_OTHER, RDT_ACT_DENY};
+		return true;
+	}
+}
+
+/*
+ * The action for a write, RDT_ACT_NONE when the frame is not restricted. A frame
+ * whose bit is set while no rule is found is one that a writer of the policy is
+ * working on: ask again when it is done. Still no rule then: fail closed.
+ */
+u8 Vm::find_action(gfn_t gfn, Rule *out)
+{
+	if (!restricted_.test(gfn))
+		return RDT_ACT_NONE;
+	if (rule_of(gfn, out))
+		return out->action;
+
+	rdt_port_lock(host_);
+
+	u8 action = RDT_ACT_NONE;
+
+	if (rule_of(gfn, out)) {
+		action = out->action;
+	} else if (restricted_.test(gfn)) {
+		*out = {gfn, 1, RDT_CLS_OTHER, RDT_ACT_DENY};
+		action = RDT_ACT_DENY;
+	}
+	rdt_port_unlock(host_);
+	return action;
+}
+
+rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
+{
+	gfn_t gfn = f.gpa >> page_shift;
+	u8 view = v ? v->view : view_root;
+
+	if (access(view, gfn) & f.access)
+		return RDT_V_PASS;
+
+	if (view == view_integrity) {
+		const Driver &d = integrity()->driver;
+
+		if (f.vectoring && d.kind(gfn) == FrameKind::Idt)
+			return aexit(*v, cpu, f.soft_len) ? RDT_V_AEX : RDT_V_FREEZE;
+		if (f.access == RDT_ACC_X && d.kind(gfn) == FrameKind::Exit &&
+		    cpu.rip == d.exit_gva) {
+			leave(*v, cpu, cpu.gpr[0]);
+			return RDT_V_RESUME;
+		}
+		/*
+		 * The driver reached for what is not its own. Nothing of it happens and
+		 * the call ends: the caller gets an error, the slot is free again.
+		 */
+		if (f.access == RDT_ACC_X) {
+			report_refused(RDT_EV_EXEC, &cpu, f.gpa, 1);
+		} else {
+			Rule rule = {gfn, 1, RDT_CLS_OTHER, RDT_ACT_DENY};
+
+			(void)find_action(gfn, &rule);
+			report_write(RDT_EV_WRITE, f, &cpu, rule, RDT_ACT_DENY);
+		}
+		leave(*v, cpu, static_cast<u64>(hc_eperm));
+		return RDT_V_RESUME;
+	}
+
+	if (f.access == RDT_ACC_X) {
+		const Integrity *i = integrity();
+
+		if (v && i && !f.vectoring && !f.walk && i->driver.kind(gfn) == FrameKind::Gate &&
+		    ((cpu.rip ^ i->driver.gate_gva) & (page_size - 1)) == 0) {
+			s64 err = enter(*v, cpu, i->driver.gate_gva);
+
+			if (!err)
+				return RDT_V_RESUME;
+			/* Refused at the door: back to the caller with the error. */
+			if (canonical(cpu.gpr[11], cpu.va_bits)) {
+				cpu.gpr[0] = static_cast<u64>(err);
+				cpu.rip = cpu.gpr[11];
+				cpu.dirty |= RDT_CPU_RIP;
+				return RDT_V_RESUME;
+			}
+			return RDT_V_GP;
+		}
+		if (i && i->driver.kind(gfn) == FrameKind::Gate)
+			report_gate(cpu, RDT_GATE_BAD_RIP);
+		else
+			report_refused(RDT_EV_EXEC, &cpu, f.gpa, 1);
+		return RDT_V_GP;
+	}
+
+	Rule rule;
+	u8 action = find_action(gfn, &rule);
+	u16 type = rule.cls == RDT_CLS_NODE	      ? RDT_EV_TREE_WRITE
+		   : rule.cls >= RDT_CLS_DRV_TEXT ? RDT_EV_DRIVER_WRITE
+						      : RDT_EV_WRITE;
+
+	switch (action) {
+	case RDT_ACT_NONE:
+		return RDT_V_PASS;
+	case RDT_ACT_LOG:
+		return RDT_V_EMULATE; /* kvm_write() reports it, with the value */
+	case RDT_ACT_FREEZE:
+		report_write(type, f, &cpu, rule, RDT_ACT_FREEZE);
+		return RDT_V_FREEZE;
+	default:
+		report_write(type, f, &cpu, rule, RDT_ACT_DENY);
+		return RDT_V_GP;
+	}
+}
+
+rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
+{
+	gfn_t gfn = f.gpa >> page_shift;
+
+	if (access(cpu ? cpu->view : view_root, gfn) & RDT_ACC_W)
+		return RDT_V_PASS;
+
+	Rule rule;
+	u8 action = find_action(gfn, &rule);
+
+	if (action == RDT_ACT_NONE)
+		return RDT_V_PASS;
+	/* FREEZE cannot stop an emulation half-way: the write is refused. */
+	if (action != RDT_ACT_LOG)
+		action = RDT_ACT_DENY;
+	report_write(f.host ? RDT_EV_KVM_WRITE : RDT_EV_WRITE, f, cpu, rule, action);
+	return action == RDT_ACT_LOG ? RDT_V_PASS : RDT_V_GP;
+}
+
+bool Vm::may_hold_pv(gpa_t gpa, u64 len)
+{
+	gfn_t first = gpa >> page_shift;
+	gfn_t last = (gpa + (len ? len - 1 : 0)) >> page_shift;
+
+	if (last < first || !restricted_.any(first, last - first + 1))
+		return true;
+	report_refused(RDT_EV_PV_STRUCT, nullptr, gpa, last - first + 1);
+	return false;
+}
+
+void Vm::mapping_changed(gfn_t first, u64 count)
+{
+	gfn_t at = restricted_.next_set(first, first + count);
+
+	if (at == first + count)
+		return;
+
+	rdt_event ev = event_for(RDT_EV_MAPPING_CHANGED, nullptr);
+
+	ev.gpa = at << page_shift;
+	ev.range_gpa = first << page_shift;
+	ev.range_pages = count;
+	raise(ev);
+}
+
+} // namespace redoubt

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Crossing between the root view and integrity mode. Every way in or out is here;
+ * each refusal is reported and changes nothing.
+ *
+ * On the vCPU's own thread only. The slot's compare-and-swaps are what two
+ * vCPUs can race for.
+ */
+#include "vm.h"
+
+namespace redoubt {
+
+namespace {
+
+enum Gpr { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
+
+constexpr u64 rflags_fixed = 1u << 1, rflags_if = 1u << 9;
+
+void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
+{
+	cpu.view = view;
+	cpu.rip = rip;
+	cpu.rsp = sp;
+	cpu.cr3 = cr3;
+	cpu.dirty |= RDT_CPU_VIEW | RDT_CPU_RIP | RDT_CPU_RSP | RDT_CPU_CR3;
+}
+
+} // namespace
+
+/*
+ * Into integrity mode, execution to go on at rip_inside. The caller has proved
+ * where the vCPU is. R11 holds the return address.
+ */
+s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
+{
+	Integrity *i = load_acquire(integrity_);
+	u8 refuse = 0;
+
+	if (!i || cpu.cpl != 0)
+		refuse = RDT_GATE_BAD_CPL;
+	else if (v.view != view_root)
+		refuse = RDT_GATE_INSIDE;
+	else if (cpu.idt_base != i->driver.idt_gva)
+		refuse = RDT_GATE_BAD_IDT;
+	else if (!canonical(cpu.gpr[r11], cpu.va_bits) || !canonical(rip_inside, cpu.va_bits))
+		refuse = RDT_GATE_BAD_STATE;
+	if (refuse) {
+		report_gate(cpu, refuse);
+		return hc_eperm;
+	}
+
+	Slot *s = i->slots.claim(cpu.vcpu);
+
+	if (!s) {
+		report_gate(cpu, RDT_GATE_NO_SLOT);
+		return hc_eagain;
+	}
+	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.gpr[rbx], cpu.gpr[rbp],
+		     cpu.gpr[r12], cpu.gpr[r13], cpu.gpr[r14], cpu.gpr[r15]};
+	v.slot = s;
+	v.view = view_integrity;
+	go(cpu, view_integrity, rip_inside, i->driver.stack_top[i->slots.index(s)], i->driver.cr3);
+	write_once(enters_, read_once(enters_) + 1);
+	return 0;
+}
+
+/* The hypercall door: RIP must be the registered instruction, by physical address. */
+s64 Vm::hypercall_enter(Vcpu &v, rdt_cpu &cpu)
+{
+	const Integrity *i = integrity();
+
+	if (!i) {
+		report_gate(cpu, RDT_GATE_BAD_STATE);
+		return hc_eperm;
+	}
+	constexpr u64 insn_len = 3; /* vmcall, vmmcall */
+
+	if (((cpu.rip + insn_len) ^ i->driver.call_gva) & (page_size - 1) ||
+	    rdt_port_gva_to_gpa(v.hv, cpu.rip) != i->driver.call_gpa - insn_len) {
+		report_gate(cpu, RDT_GATE_BAD_RIP);
+		return hc_eperm;
+	}
+	return enter(v, cpu, i->driver.call_gva);
+}
+
+/* Out, to the caller's return address. Nothing of the inside but the result is left. */
+s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
+{
+	Slot *s = v.slot;
+
+	if (v.view != view_integrity || !s) {
+		report_gate(cpu, RDT_GATE_NOT_INSIDE);
+		return hc_eperm;
+	}
+
+	const Caller &c = s->caller;
+	u64 *g = cpu.gpr;
+
+	g[rax] = result;
+	g[rcx] = g[rdx] = g[rsi] = g[rdi] = 0;
+	g[r8] = g[r9] = g[r10] = g[r11] = 0;
+	g[rbx] = c.rbx;
+	g[rbp] = c.rbp;
+	g[r12] = c.r12;
+	g[r13] = c.r13;
+	g[r14] = c.r14;
+	g[r15] = c.r15;
+	go(cpu, view_root, c.rip, c.rsp, c.cr3);
+	v.slot = nullptr;
+	v.view = view_root;
+	s->release();
+	return 0;
+}
+
+/*
+ * An event is being delivered inside: put the thread's registers away and stand
+ * as if it had struck the resume stub. soft_len: the event is an instruction of
+ * that length, which is done when the thread goes on.
+ */
+bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
+{
+	Integrity *i = load_acquire(integrity_);
+	Slot *s = v.slot;
+
+	if (!i || !s)
+		return false;
+
+	Context &c = s->context;
+
+	for (unsigned n = 0; n < 16; n++) {
+		c.gpr[n] = cpu.gpr[n];
+		cpu.gpr[n] = 0;
+	}
+	c.gpr[rsp] = cpu.rsp;
+	c.rip = cpu.rip + soft_len;
+	c.rflags = cpu.rflags;
+	c.cr3 = cpu.cr3;
+
+	u64 token = i->slots.token(s, rdt_port_random());
+
+	cpu.gpr[rdi] = token;
+	cpu.rflags = rflags_fixed | (c.rflags & rflags_if);
+	cpu.dirty |= RDT_CPU_RFLAGS;
+	go(cpu, view_root, i->driver.resume_gva, s->caller.rsp, s->caller.cr3);
+	v.slot = nullptr;
+	v.view = view_root;
+	write_once(aexits_, read_once(aexits_) + 1);
+	s->aexit(token);
+	return true;
+}
+
+/*
+ * The stub asks for its thread back, perhaps on another vCPU. The address space
+ * it now runs in is the one to return to: the kernel may have moved it.
+ */
+s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token)
+{
+	Integrity *i = load_acquire(integrity_);
+	u8 refuse = 0;
+
+	if (!i || cpu.cpl != 0)
+		refuse = RDT_GATE_BAD_CPL;
+	else if (v.view != view_root)
+		refuse = RDT_GATE_INSIDE;
+	else if (cpu.idt_base != i->driver.idt_gva)
+		refuse = RDT_GATE_BAD_IDT;
+	else if (!cpu.va_bits)
+		refuse = RDT_GATE_BAD_STATE;
+	if (refuse) {
+		report_gate(cpu, refuse);
+		return hc_eperm;
+	}
+
+	Slot *s = i->slots.resume(token);
+
+	if (!s) {
+		report_gate(cpu, RDT_GATE_BAD_TOKEN);
+		return hc_einval;
+	}
+
+	const Context &c = s->context;
+
+	s->caller.rsp = cpu.rsp;
+	s->caller.cr3 = cpu.cr3;
+	for (unsigned n = 0; n < 16; n++)
+		cpu.gpr[n] = c.gpr[n];
+	cpu.rflags = c.rflags;
+	cpu.dirty |= RDT_CPU_RFLAGS;
+	go(cpu, view_integrity, c.rip, c.gpr[rsp], c.cr3);
+	v.slot = s;
+	v.view = view_integrity;
+	return 0;
+}
+
+} // namespace redoubt

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Changing the policy. Everything here runs under the host's policy lock, checks
+ * first and changes last: an error means that nothing changed.
+ *
+ * Order of a restriction: rule into the tree, bit into the bitmap, then zap.
+ * After the zap no vCPU has a right that the bit refuses.
+ */
+#include "vm.h"
+
+namespace redoubt {
+
+namespace {
+
+/* Range::flags: made by the operator; the guest can neither weaken nor remove it. */
+constexpr u16 flag_operator = 1;
+
+struct PolicyLock : Pinned {
+	explicit PolicyLock(void *h) : host(h)
+	{
+		rdt_port_lock(host);
+	}
+	~PolicyLock()
+	{
+		rdt_port_unlock(host);
+	}
+	void *host;
+};
+
+bool page_aligned(u64 a)
+{
+	return (a & (page_size - 1)) == 0;
+}
+
+} // namespace
+
+Vm::~Vm()
+{
+	drop_guest_policy();
+}
+
+/* No reader is left, or none can ask the tree any more. */
+void Vm::drop_guest_policy()
+{
+	while (NodePage *n = node_pages_) {
+		node_pages_ = n->next;
+		rdt_port_unpin(host_, n->pin);
+		rdt_port_free(n);
+	}
+	if (Integrity *i = integrity_) {
+		integrity_ = nullptr;
+		rdt_port_free(i);
+	}
+}
+
+s64 Vm::guest_error(Status s)
+{
+	switch (s) {
+	case Status::Ok:
+		return 0;
+	case Status::None:
+		return hc_enoent;
+	case Status::NoMem:
+	case Status::NoNodes:
+		return hc_enomem;
+	case Status::Overlap:
+	case Status::Busy:
+		return hc_ebusy;
+	case Status::Refused:
+		return hc_eperm;
+	case Status::Corrupt:
+		tree_corrupt();
+		return hc_eperm;
+	default:
+		return hc_einval;
+	}
+}
+
+/* 0, or why these bytes cannot be put under a rule. */
+s64 Vm::check_ram(gpa_t gpa, u64 pages) const
+{
+	gfn_t first = gpa >> page_shift;
+
+	if (!page_aligned(gpa) || !valid_frames(first, pages))
+		return hc_einval;
+	if (!rdt_port_is_ram(host_, first, pages))
+		return hc_efault;
+	if (rdt_port_holds_pv(host_, first, pages))
+		return hc_ebusy;
+	return 0;
+}
+
+s64 Vm::node_add(gpa_t gpa, const rdt_cpu &cpu)
+{
+	PolicyLock lock(host_);
+	gfn_t gfn = gpa >> page_shift;
+	s64 err = check_ram(gpa, 1);
+
+	if (err)
+		return err;
+	if (restricted_.test(gfn))
+		return hc_ebusy;
+	if (tree_.node_pages() >= RDT_MAX_NODE_PAGES)
+		return hc_e2big;
+
+	auto *n = static_cast<NodePage *>(rdt_port_alloc(sizeof(NodePage)));
+
+	if (!n)
+		return hc_enomem;
+
+	void *va = rdt_port_pin(host_, gfn, &n->pin);
+	Status s = Status::NoMem;
+
+	if (va)
+		s = restricted_.set_range(gfn, 1);
+	if (s == Status::Ok) {
+		/* The guest loses the right to write before the page means anything. */
+		rdt_port_zap(host_, gfn, 1);
+		s = tree_.add_node_page(va, gfn);
+		if (s != Status::Ok)
+			(void)restricted_.clear_range(gfn, 1);
+	}
+	if (s != Status::Ok) {
+		if (va)
+			rdt_port_unpin(host_, n->pin);
+		rdt_port_free(n);
+		return va ? guest_error(s) : hc_efault;
+	}
+	n->gfn = gfn;
+	n->next = node_pages_;
+	node_pages_ = n;
+	(void)cpu;
+	return static_cast<s64>(tree_.node_pages());
+}
+
+namespace {
+
+struct Caller_rights {
+	bool is_operator;
+	bool inside;
+};
+
+} // namespace
+
+/*
+ * May a rule give way? To the operator always; to the guest never if it is the
+ * operator's; from outside integrity mode only to a stronger one (A5).
+ */
+bool Vm::may_only_add(const Range &existing, const Range *wanted, void *ctx)
+{
+	const auto &who = *static_cast<const Caller_rights *>(ctx);
+
+	if (who.is_operator)
+		return true;
+	if (wanted && existing.same_rule(*wanted))
+		return true;
+	if (existing.flags & flag_operator)
+		return false;
+	if (who.inside)
+		return true;
+	return wanted && wanted->action > existing.action;
+}
+
+s64 Vm::protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu)
+{
+	u64 action = RDT_ATTR_ACTION(attr), cls = RDT_ATTR_CLASS(attr);
+
+	if (attr >> 16 || action < RDT_ACT_LOG || action > RDT_ACT_FREEZE || cls > RDT_CLS_GUEST_MAX)
+		return hc_einval;
+
+	PolicyLock lock(host_);
+	s64 err = check_ram(gpa, pages);
+
+	if (err)
+		return err;
+
+	gfn_t first = gpa >> page_shift;
+	bool builtin = tree_.next_node_page(first) < first + pages;
+
+	if (const Integrity *i = integrity())
+		for (unsigned n = 0; n < i->driver.regions() && !builtin; n++) {
+			const Driver::Region &r = i->driver.region(n);
+
+			builtin = r.kind != FrameKind::Idt && r.first < first + pages &&
+				  first < r.first + r.count;
+		}
+
+	Range r = {first, pages, static_cast<u8>(cls), static_cast<Action>(action),
+		   cpu ? u16{0} : flag_operator};
+	Caller_rights who = {!cpu, cpu && cpu->view == view_integrity};
+	Status s = builtin ? Status::Refused : restricted_.set_range(first, pages);
+
+	if (s == Status::Ok)
+		s = tree_.protect(r, may_only_add, &who);
+	if (s == Status::Ok)
+		rdt_port_zap(host_, first, pages);
+	else
+		sync_bits(first, pages);
+	if (s == Status::Refused && cpu)
+		report_refused(RDT_EV_PROTECT_REFUSED, cpu, gpa, pages);
+	return guest_error(s);
+}
+
+/* Make the bits of these frames what the tree, the node pages and the driver say. */
+void Vm::sync_bits(gfn_t first, u64 count)
+{
+	gfn_t at = first, end = first + count;
+
+	while (at < end) {
+		at = restricted_.next_set(at, end);
+		if (at == end)
+			break;
+
+		Rule rule;
+
+		if (kind(at) == FrameKind::Idt || rule_of(at, &rule))
+			at++;
+		else
+			(void)restricted_.clear_range(at++, 1);
+	}
+}
+
+s64 Vm::unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu)
+{
+	gfn_t first = gpa >> page_shift;
+
+	if (cpu && cpu->view != view_integrity) {
+		report_refused(RDT_EV_UNPROTECT, cpu, gpa, pages);
+		return hc_eperm;
+	}
+	if (!page_aligned(gpa) || !valid_frames(first, pages))
+		return hc_einval;
+
+	PolicyLock lock(host_);
+	Caller_rights who = {!cpu, cpu != nullptr};
+	const Integrity *i = integrity();
+	bool builtin = tree_.next_node_page(first) < first + pages;
+
+	/* The IDT included: without it integrity mode has no way out. */
+	for (unsigned n = 0; i && n < i->driver.regions() && !builtin; n++) {
+		const Driver::Region &r = i->driver.region(n);
+
+		builtin = r.first < first + pages && first < r.first + r.count;
+	}
+
+	Status s = builtin ? Status::Refused : tree_.remove(first, pages, may_only_add, &who);
+
+	if (s == Status::Ok)
+		sync_bits(first, pages);
+	else if (s == Status::Refused && cpu)
+		report_refused(RDT_EV_PROTECT_REFUSED, cpu, gpa, pages);
+	/* Rights that are given need no zap: the next write faults and finds them. */
+	return guest_error(s);
+}
+
+s64 Vm::query(gpa_t gpa)
+{
+	gfn_t gfn = gpa >> page_shift;
+	Rule rule;
+
+	if (gfn >= gfn_limit)
+		return hc_einval;
+
+	u8 action = find_action(gfn, &rule);
+
+	return action == RDT_ACT_NONE ? 0 : static_cast<s64>(RDT_ATTR(action, rule.cls));
+}
+
+s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
+{
+	if (desc & 7 || (desc & (page_size - 1)) + sizeof(rdt_driver_desc) > page_size)
+		return hc_einval;
+
+	PolicyLock lock(host_);
+
+	if (integrity())
+		return hc_eexist;
+
+	/* Too large for a kernel stack. */
+	struct Work {
+		rdt_driver_desc desc;
+	};
+	auto *copy = static_cast<Work *>(rdt_port_alloc(sizeof(Work)));
+	void *mem = rdt_port_alloc(sizeof(Integrity));
+	Integrity *i = mem ? new (mem) Integrity : nullptr;
+	s64 err = 0;
+
+	if (!copy || !i)
+		err = hc_enomem;
+	else if (rdt_port_read(host_, desc, &copy->desc, sizeof(copy->desc)))
+		err = hc_efault;
+	else if (const char *wrong = i->driver.init(copy->desc)) {
+		rdt_port_log(host_, wrong, desc, 0);
+		err = hc_einval;
+	}
+	for (unsigned n = 0; !err && n < i->driver.regions(); n++) {
+		const Driver::Region &r = i->driver.region(n);
+
+		err = check_ram(r.first << page_shift, r.count);
+		if (!err && r.kind != FrameKind::Idt && restricted_.any(r.first, r.count))
+			err = hc_ebusy;
+		if (err)
+			rdt_port_log(host_, "driver region is not free RAM",
+				     r.first << page_shift, r.count);
+	}
+
+	unsigned set = 0;
+
+	for (; !err && set < i->driver.regions(); set++) {
+		const Driver::Region &r = i->driver.region(set);
+
+		if (r.kind == FrameKind::Idt) {
+			/* Whoever may write the IDT decides where events go. */
+			Range rule = {r.first, 1, RDT_CLS_IDT, Action::Deny, 0};
+			Caller_rights who = {false, false};
+			Range old;
+
+			if (tree_.find(r.first, &old) != Status::Ok || old.action < Action::Deny)
+				err = guest_error(tree_.protect(rule, may_only_add, &who));
+		}
+		if (!err)
+			err = guest_error(restricted_.set_range(r.first, r.count));
+	}
+	if (err) {
+		for (unsigned n = 0; n < set; n++)
+			sync_bits(i->driver.region(n).first, i->driver.region(n).count);
+		if (i)
+			rdt_port_free(i);
+	} else {
+		i->slots.init(i->driver.slots);
+		store_release(integrity_, i); /* pairs with integrity() */
+		for (unsigned n = 0; n < i->driver.regions(); n++)
+			rdt_port_zap(host_, i->driver.region(n).first, i->driver.region(n).count);
+
+		rdt_event ev = event_for(RDT_EV_SEALED, &cpu);
+
+		ev.range_pages = i->driver.frames();
+		raise(ev);
+	}
+	if (copy)
+		rdt_port_free(copy);
+	return err;
+}
+
+s64 Vm::detach()
+{
+	PolicyLock lock(host_);
+	const Integrity *i = integrity();
+
+	return i && i->slots.busy() ? s64{hc_ebusy} : 0;
+}
+
+u32 Vm::status() const
+{
+	return (integrity() ? RDT_ST_SEALED : 0) | (tree_.poisoned() ? RDT_ST_TREE_CORRUPT : 0);
+}
+
+void Vm::info(rdt_vm_info &out)
+{
+	PolicyLock lock(host_);
+	const Integrity *i = integrity();
+
+	out.frames = restricted_.weight();
+	out.ranges = tree_.ranges();
+	out.node_pages = tree_.node_pages();
+	out.host_bytes += sizeof(*this) + restricted_.host_bytes() + tree_.host_bytes() +
+			  tree_.node_pages() * sizeof(NodePage);
+	if (i) {
+		out.host_bytes += sizeof(*i);
+		out.flags |= RDT_VM_SEALED;
+		out.driver_frames = i->driver.frames();
+		out.slots = i->slots.size();
+		out.slots_busy = i->slots.busy();
+	}
+	if (tree_.poisoned())
+		out.flags |= RDT_VM_TREE_CORRUPT;
+	out.enters = read_once(enters_);
+	out.aexits = read_once(aexits_);
+}
+
+/*
+ * Tree ranges, node pages and driver regions in one ascending list. Each step
+ * takes whichever of the three comes first.
+ */
+s64 Vm::regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next)
+{
+	PolicyLock lock(host_);
+	const Integrity *i = integrity();
+	gfn_t at = from >> page_shift;
+	u32 n = 0;
+
+	while (n < room && at < gfn_limit) {
+		Range r;
+		Rule best = {gfn_limit, 0, 0, 0};
+		Status s = tree_.next(at, &r);
+
+		if (s == Status::Corrupt) {
+			tree_corrupt();
+			return -117; /* EUCLEAN */
+		}
+		if (s == Status::Ok)
+			best = {r.first, r.count, r.cls, static_cast<u8>(r.action)};
+
+		gfn_t node = tree_.next_node_page(at);
+
+		if (node < best.first)
+			best = {node, 1, RDT_CLS_NODE, RDT_ACT_DENY};
+		for (unsigned k = 0; i && k < i->driver.regions(); k++) {
+			const Driver::Region &d = i->driver.region(k);
+
+			if (d.kind != FrameKind::Idt && d.first + d.count > at &&
+			    d.first < best.first)
+				best = {d.first, d.count, class_of(d.kind), RDT_ACT_DENY};
+		}
+		if (best.first >= gfn_limit) {
+			at = gfn_limit;
+			break;
+		}
+		out[n] = {};
+		out[n].gpa = best.first << page_shift;
+		out[n].pages = best.count;
+		out[n].action = best.action;
+		out[n].cls = best.cls;
+		n++;
+		at = best.first + best.count;
+	}
+	*next = at << page_shift;
+	return n;
+}
+
+} // namespace redoubt

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Slots: one thread of execution inside a view, with its private stack.
+ *
+ *            claim              aexit
+ *   Free ------------> Running ------> Exited
+ *     ^                |    ^            |
+ *     +---- release ---+    +-- resume --+
+ *
+ * A slot belongs to a thread of the guest: Running on one vCPU, Exited on none.
+ * Each arrow is one compare-and-swap, so that two vCPUs that race for one token
+ * cannot both win. Whoever made a slot Running owns its fields.
+ */
+#pragma once
+
+#include <linux/redoubt_guest.h>
+#include <redoubt/types.h>
+
+namespace redoubt {
+
+struct Context {
+	u64 gpr[16]; /* hardware order; [4] is RSP */
+	u64 rip;
+	u64 rflags;
+	u64 cr3;
+};
+
+/* What the caller gets back on the way out. */
+struct Caller {
+	u64 rip, rsp, cr3;
+	u64 rbx, rbp, r12, r13, r14, r15;
+};
+
+class Slot {
+public:
+	enum class State : u32 { Free, Running, Exited };
+
+	[[nodiscard]] State state() const
+	{
+		return load_acquire(state_);
+	}
+	bool claim()
+	{
+		return move(State::Free, State::Running);
+	}
+	void release()
+	{
+		token_ = 0;
+		store_release(state_, State::Free);
+	}
+	/* The context is complete; from here on another vCPU may resume it. */
+	void aexit(u64 token)
+	{
+		write_once(token_, token);
+		/* Pairs with the acquire in resume(). */
+		store_release(state_, State::Exited);
+	}
+	/* One caller wins, with the one token. */
+	bool resume(u64 token)
+	{
+		if (state() != State::Exited || read_once(token_) != token)
+			return false;
+		return move(State::Exited, State::Running);
+	}
+
+	Context context;
+	Caller caller;
+
+private:
+	bool move(State from, State to)
+	{
+		return __atomic_compare_exchange_n(&state_, &from, to, false, __ATOMIC_ACQ_REL,
+						   __ATOMIC_RELAXED);
+	}
+
+	State state_ = State::Free;
+	u64 token_ = 0;
+};
+
+/* A view's slots. Tokens carry the slot's number in their low bits. */
+class Slots {
+public:
+	static constexpr unsigned max = RDT_DRV_MAX_SLOTS;
+	static_assert((max & (max - 1)) == 0);
+
+	void init(unsigned n)
+	{
+		n_ = n;
+	}
+	/* A free slot, now Running; nullptr: none. Starts at a hint, so that vCPUs
+	 * do not fight over the first. */
+	Slot *claim(unsigned hint)
+	{
+		for (unsigned i = 0; i < n_; i++) {
+			Slot &s = slot_[(hint + i) % n_];
+
+			if (s.state() == Slot::State::Free && s.claim())
+				return &s;
+		}
+		return nullptr;
+	}
+	Slot *resume(u64 token)
+	{
+		Slot &s = slot_[token % max];
+
+		return s.resume(token) ? &s : nullptr;
+	}
+	[[nodiscard]] unsigned index(const Slot *s) const
+	{
+		return static_cast<unsigned>(s - slot_);
+	}
+	/* A token for a slot that never was one before, as far as 58 random bits go. */
+	[[nodiscard]] u64 token(const Slot *s, u64 random) const
+	{
+		return (random & ~u64{max - 1}) | index(s);
+	}
+	[[nodiscard]] unsigned size() const
+	{
+		return n_;
+	}
+	[[nodiscard]] unsigned busy() const
+	{
+		unsigned n = 0;
+
+		for (unsigned i = 0; i < n_; i++)
+			n += slot_[i].state() != Slot::State::Free;
+		return n;
+	}
+
+private:
+	unsigned n_ = 0;
+	Slot slot_[max];
+};
+
+} // namespace redoubt

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * One attached VM: who may do what to which frame, and what is done about the
+ * rest. All policy of systems A and B is behind this class; api.cc gives it
+ * its C face (include/redoubt/port.h).
+ *
+ * Enforcement hangs on `restricted_` and `driver_`, both in host memory. The tree
+ * lies in guest pages and is only asked which action a refused write calls for.
+ *
+ * Locking: the host's policy lock (port) serializes everything that changes policy.
+ * access(), max_level() and fault() run on any vCPU without it.
+ */
+#pragma once
+
+#include "driver.h"
+#include "frame_bitmap.h"
+#include "slots.h"
+#include "tree.h"
+
+#include <linux/redoubt.h>
+#include <linux/redoubt_guest.h>
+#include <redoubt/port.h>
+
+namespace redoubt {
+
+inline constexpr u8 view_root = RDT_VIEW_ROOT;
+inline constexpr u8 view_integrity = RDT_VIEW_INTEGRITY;
+
+struct Vcpu {
+	void *hv;
+	u8 view = view_root;
+	Slot *slot = nullptr; /* Running here; set exactly while view is not root */
+};
+
+/* Everything that exists only once a driver is registered. */
+struct Integrity {
+	Driver driver;
+	Slots slots;
+};
+
+class Vm : Pinned {
+public:
+	Vm(void *host, const MonitorTree::TagKey &key) : host_(host), tree_(key)
+	{
+	}
+	~Vm();
+
+	/* fault.cc */
+	[[nodiscard]] u8 access(u8 view, gfn_t gfn) const;
+	[[nodiscard]] int max_level(u8 view, gfn_t gfn, int level) const;
+	rdt_verdict fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu);
+	rdt_verdict kvm_write(const rdt_fault &f, const rdt_cpu *cpu);
+	bool may_hold_pv(gpa_t gpa, u64 len);
+	void mapping_changed(gfn_t first, u64 count);
+
+	/* gate.cc */
+	s64 enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside);
+	s64 leave(Vcpu &v, rdt_cpu &cpu, u64 result);
+	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token);
+	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
+	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
+
+	/* policy.cc; results are 0 or more, or -KVM_E* */
+	s64 node_add(gpa_t gpa, const rdt_cpu &cpu);
+	s64 protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu);
+	s64 unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu);
+	s64 query(gpa_t gpa);
+	s64 seal(gpa_t desc, const rdt_cpu &cpu);
+	s64 detach();
+	void info(rdt_vm_info &out);
+	s64 regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next);
+	[[nodiscard]] u32 status() const;
+
+private:
+	/* A range as reports see it, the built-in ones included. */
+	struct Rule {
+		gfn_t first;
+		u64 count;
+		u8 cls;
+		u8 action; /* RDT_ACT_* */
+	};
+	bool rule_of(gfn_t gfn, Rule *out);
+	u8 find_action(gfn_t gfn, Rule *out);
+	[[nodiscard]] const Integrity *integrity() const
+	{
+		/* Pairs with the release in seal(). */
+		return load_acquire(integrity_);
+	}
+	[[nodiscard]] FrameKind kind(gfn_t gfn) const
+	{
+		const Integrity *i = integrity();
+
+		return i ? i->driver.kind(gfn) : FrameKind::None;
+	}
+	void sync_bits(gfn_t first, u64 count);
+	s64 guest_error(Status s);
+	s64 check_ram(gpa_t gpa, u64 pages) const;
+	void tree_corrupt();
+	void drop_guest_policy();
+
+	rdt_event event_for(u16 type, const rdt_cpu *cpu) const;
+	void raise(rdt_event &ev) const
+	{
+		rdt_port_event(host_, &ev);
+	}
+	void report_write(u16 type, const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule,
+			  u8 action);
+	void report_gate(const rdt_cpu &cpu, u8 code);
+	void report_refused(u16 type, const rdt_cpu *cpu, gpa_t gpa, u64 pages);
+
+	static bool may_only_add(const Range &existing, const Range *wanted, void *ctx);
+
+	void *host_;
+	FrameBitmap restricted_;
+	MonitorTree tree_;
+	Integrity *integrity_ = nullptr;
+	bool corrupt_reported_ = false;
+
+	struct NodePage {
+		NodePage *next;
+		gfn_t gfn;
+		void *pin;
+	};
+	NodePage *node_pages_ = nullptr;
+
+	/* Counters for info(); relaxed. */
+	u64 enters_ = 0, aexits_ = 0;
+	friend struct VmTester;
+};
+
+/* KVM's hypercall error numbers (arch-independent ABI, linux/kvm_para.h). */
+enum : s64 {
+	hc_enosys = -1000,
+	hc_efault = -14,
+	hc_einval = -22,
+	hc_e2big = -7,
+	hc_eperm = -1,
+	hc_enomem = -12,
+	hc_ebusy = -16,
+	hc_eexist = -17,
+	hc_enoent = -2,
+	hc_eagain = -11,
+};
+
+} // namespace redoubt
