@@ -16,12 +16,12 @@ make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make bench        measure; writes build/bench.json
 make install      redoubt.ko, redoubtctl and the udev rule, into this machine
-make guest-install  redoubt_guest.ko into this machine
+make guest-install   redoubt_guest.ko into this machine
 make clean
 
 KDIR=   headers of the kernel to build for; without it, both kernels of the lab
 BUILD=  where to build, $(BUILD)
-DESTDIR=, PREFIX=  where to install
+DESTDIR=, PREFIX=   where to install
 endef
 
 all: modules tools
