@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "support.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <malloc.h>
+
+#include <redoubt/port.h>
+
+namespace {
+
+std::atomic<long> limit{-1};
+std::atomic<std::size_t> blocks, bytes;
+
+thread_local void (*hook)(void *);
+thread_local void *hook_ctx;
+
+} // namespace
+
+void test_alloc_limit(long n)
+{
+	limit = n;
+}
+
+std::size_t test_alloc_blocks()
+{
+	return blocks;
+}
+
+std::size_t test_alloc_bytes()
+{
+	return bytes;
+}
+
+void test_on_node_load(void (*fn)(void *), void *ctx)
+{
+	hook = fn;
+	hook_ctx = ctx;
+}
+
+extern "C" void rdt_test_node_load(void);
+extern "C" void rdt_test_node_load(void)
+{
+	if (hook)
+		hook(hook_ctx);
+}
+
+extern "C" void *rdt_port_alloc(unsigned long size)
+{
+	if (limit == 0)
+		return nullptr;
+	if (limit > 0)
+		limit--;
+
+	void *p = std::calloc(1, size);
+
+	if (p) {
+		blocks++;
+		bytes += malloc_usable_size(p);
+	}
+	return p;
+}
+
+extern "C" void rdt_port_free(void *p)
+{
+	if (!p)
+		return;
+	blocks--;
+	bytes -= malloc_usable_size(p);
+	std::free(p);
+}
