@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Redoubt guest driver: what it offers to other kernel modules of the guest.
+ */
+#ifndef _REDOUBT_DRIVER_H
+#define _REDOUBT_DRIVER_H
+
+#include <linux/types.h>
+#include <linux/redoubt_guest.h>
+
+/* Operations of the inside: the first argument of redoubt_call(). */
+enum rdt_op {
+	RDT_OP_NOP,		/* () -> 0 */
+	RDT_OP_COUNTER_INC,	/* (index) -> the counter's new value */
+	RDT_OP_PROTECT,		/* (gpa, pages | flags << 32, attr) -> 0 */
+	RDT_OP_UNPROTECT,	/* (gpa, pages) -> 0 */
+	RDT_OP_LOOKUP,		/* (gpa) -> attr of the policy entry, or 0 */
+	RDT_OP_CHECK,		/* () -> 0, -EUCLEAN: the policy table was changed behind its back */
+	RDT_OP_SELFTEST,	/* (seed, rounds, use_sse) -> checksum over all registers */
+	RDT_OP_WRITE_TEST,	/* (offset, value) -> 0; writes to the test page */
+	RDT_OP_READ_TEST,	/* (offset) -> value in the test page */
+	RDT_OP_NR
+};
+
+#define RDT_USER_COUNTERS	8	/* for RDT_OP_COUNTER_INC */
+
+/* Flags of a protected range. */
+#define RDT_F_REMOVABLE		(1u << 0)	/* redoubt_unprotect() will be honoured */
+
+long redoubt_call(unsigned long op, unsigned long a, unsigned long b, unsigned long c);
+long redoubt_call_wait(unsigned long op, unsigned long a, unsigned long b, unsigned long c);
+int redoubt_protect(phys_addr_t gpa, unsigned long pages, u64 attr, unsigned int flags);
+int redoubt_protect_virt(const void *start, size_t len, u64 attr, unsigned int flags);
+int redoubt_unprotect(phys_addr_t gpa, unsigned long pages);
+
+#endif /* _REDOUBT_DRIVER_H */
