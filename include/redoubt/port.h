@@ -173,6 +173,12 @@ int rdt_core_may_hold_pv(struct rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 len) RDT_N
 /* A memslot over these frames is created, deleted or moved. */
 void rdt_core_mapping_changed(struct rdt_core_vm *vm, rdt_u64 gfn, rdt_u64 count) RDT_NOEXCEPT;
 
+/*
+ * The VM has ended or was detached: no vCPU comes any more. Lets go of guest pages;
+ * from here on the operator's calls answer -ENODEV. May sleep.
+ */
+void rdt_core_end(struct rdt_core_vm *vm) RDT_NOEXCEPT;
+
 /* What a hypercall did with the vCPU besides its result. */
 enum rdt_hc_end {
 	RDT_HC_END_RESULT,	/* RAX = result, go on behind the instruction */
@@ -192,6 +198,7 @@ rdt_u32 rdt_core_status(const struct rdt_core_vm *vm) RDT_NOEXCEPT;
 /* The operator's side; 0 or -errno. May sleep. */
 int rdt_core_protect(struct rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
 		     rdt_u8 cls) RDT_NOEXCEPT;
+/* 0: nobody is inside and nobody gets in any more. -EBUSY. */
 int rdt_core_detach(struct rdt_core_vm *vm) RDT_NOEXCEPT;
 void rdt_core_info(struct rdt_core_vm *vm, struct rdt_vm_info *info) RDT_NOEXCEPT;
 /* Ranges from @gpa on; returns how many, or -errno; *next is where to go on. */

@@ -132,6 +132,11 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 	return cpu->dirty & RDT_CPU_RIP ? RDT_HC_END_SWITCHED : RDT_HC_END_RESULT;
 }
 
+void rdt_core_end(rdt_core_vm *vm) noexcept
+{
+	vm->vm.end();
+}
+
 rdt_u32 rdt_core_status(const rdt_core_vm *vm) noexcept
 {
 	return vm->vm.status();

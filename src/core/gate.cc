@@ -55,6 +55,12 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 		report_gate(cpu, RDT_GATE_NO_SLOT);
 		return hc_eagain;
 	}
+	/* Pairs with detach(). */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (read_once(closing_)) {
+		s->release();
+		return hc_eagain;
+	}
 	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.gpr[rbx], cpu.gpr[rbp],
 		     cpu.gpr[r12], cpu.gpr[r13], cpu.gpr[r14], cpu.gpr[r15]};
 	v.slot = s;

@@ -39,7 +39,7 @@ Vm::~Vm()
 	drop_guest_policy();
 }
 
-/* No reader is left, or none can ask the tree any more. */
+/* No reader is left, and none can ask the tree any more: its pages go. */
 void Vm::drop_guest_policy()
 {
 	while (NodePage *n = node_pages_) {
@@ -81,6 +81,8 @@ s64 Vm::check_ram(gpa_t gpa, u64 pages) const
 {
 	gfn_t first = gpa >> page_shift;
 
+	if (ended_)
+		return hc_enodev;
 	if (!page_aligned(gpa) || !valid_frames(first, pages))
 		return hc_einval;
 	if (!rdt_port_is_ram(host_, first, pages))
@@ -232,6 +234,10 @@ s64 Vm::unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu)
 		return hc_einval;
 
 	PolicyLock lock(host_);
+
+	if (ended_)
+		return hc_enodev;
+
 	Caller_rights who = {!cpu, cpu != nullptr};
 	const Integrity *i = integrity();
 	bool builtin = tree_.next_node_page(first) < first + pages;
@@ -347,7 +353,22 @@ s64 Vm::detach()
 	PolicyLock lock(host_);
 	const Integrity *i = integrity();
 
-	return i && i->slots.busy() ? s64{hc_ebusy} : 0;
+	if (ended_)
+		return hc_enodev;
+	/* Either we see the slot that enter() claimed or it sees this. */
+	__atomic_store_n(&closing_, true, __ATOMIC_SEQ_CST);
+	if (!i || !i->slots.busy())
+		return 0;
+	write_once(closing_, false);
+	return hc_ebusy;
+}
+
+void Vm::end()
+{
+	PolicyLock lock(host_);
+
+	ended_ = true;
+	drop_guest_policy();
 }
 
 u32 Vm::status() const
@@ -385,6 +406,10 @@ void Vm::info(rdt_vm_info &out)
 s64 Vm::regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next)
 {
 	PolicyLock lock(host_);
+
+	if (ended_)
+		return hc_enodev;
+
 	const Integrity *i = integrity();
 	gfn_t at = from >> page_shift;
 	u32 n = 0;
@@ -396,7 +421,7 @@ s64 Vm::regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next)
 
 		if (s == Status::Corrupt) {
 			tree_corrupt();
-			return -117; /* EUCLEAN */
+			return hc_euclean;
 		}
 		if (s == Status::Ok)
 			best = {r.first, r.count, r.cls, static_cast<u8>(r.action)};

@@ -33,42 +33,6 @@ inline bool MonitorTree::within(const TreeNode &n, const Bounds &b)
 
 /* --- node pages --- */
 
-/*
- * Multilinear hash, strongly universal: for who knows neither key nor tag, any
- * change keeps the tag with a chance of 2^-32. A tag never leaves the host.
- */
-inline u32 MonitorTree::tag_of(const Words &w) const
-{
-	u64 h = key_.word[8];
-
-	for (unsigned i = 0; i < 4; i++) {
-		h += key_.word[2 * i] * static_cast<u32>(w.w[i]);
-		h += key_.word[2 * i + 1] * (w.w[i] >> 32);
-	}
-	return static_cast<u32>(h >> 32);
-}
-
-inline const MonitorTree::Words *MonitorTree::slot(Index i) const
-{
-	const u32 page = i >> slot_bits, in_page = i % slots_per_page;
-
-	if (page >= max_pages || in_page == 0)
-		return nullptr;
-	const Chunk *chunk = load_acquire(chunk_[page / chunk_pages]);
-	if (!chunk)
-		return nullptr;
-	const Words *base = load_acquire(chunk->base[page % chunk_pages]);
-	return base ? base + in_page : nullptr;
-}
-
-/* Only for an index that slot() has accepted. */
-inline u32 *MonitorTree::tag(Index i) const
-{
-	const u32 page = i >> slot_bits;
-
-	return &chunk_[page / chunk_pages]->tags[page % chunk_pages]->tag[i % slots_per_page];
-}
-
 inline bool MonitorTree::copy(Index i, TreeNode *out) const
 {
 	const Words *from = slot(i);

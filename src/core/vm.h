@@ -67,6 +67,7 @@ public:
 	s64 query(gpa_t gpa);
 	s64 seal(gpa_t desc, const rdt_cpu &cpu);
 	s64 detach();
+	void end();
 	void info(rdt_vm_info &out);
 	s64 regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next);
 	[[nodiscard]] u32 status() const;
@@ -115,6 +116,8 @@ private:
 	MonitorTree tree_;
 	Integrity *integrity_ = nullptr;
 	bool corrupt_reported_ = false;
+	bool closing_ = false; /* nobody gets in; see detach() */
+	bool ended_ = false;   /* policy lock */
 
 	struct NodePage {
 		NodePage *next;
@@ -140,6 +143,8 @@ enum : s64 {
 	hc_eexist = -17,
 	hc_enoent = -2,
 	hc_eagain = -11,
+	hc_enodev = -19,
+	hc_euclean = -117,
 };
 
 } // namespace redoubt

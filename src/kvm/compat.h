@@ -6,6 +6,7 @@
 #ifndef RDT_KVM_COMPAT_H
 #define RDT_KVM_COMPAT_H
 
+#include <linux/ftrace.h>
 #include <linux/mm.h>
 #include <linux/version.h>
 
@@ -18,5 +19,24 @@ static inline void rdt_vma_clear_flags(struct vm_area_struct *vma, vm_flags_t fl
 	vma->vm_flags &= ~flags;
 #endif
 }
+
+/* 6.4: a gfn-to-pfn cache knows its VM. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define RDT_GPC_HAS_KVM
+#endif
+
+/* 6.8: VMs have a type. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+#define RDT_KVM_HAS_VM_TYPE
+#endif
+
+/* 6.12 hides the registers in struct ftrace_regs. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#define rdt_set_ip(fregs, ip)	ftrace_regs_set_instruction_pointer(fregs, ip)
+#define rdt_args(fregs)		(&arch_ftrace_regs(fregs)->regs)
+#else
+#define rdt_set_ip(fregs, ip)	ftrace_instruction_pointer_set(fregs, ip)
+#define rdt_args(fregs)		(&(fregs)->regs)
+#endif
 
 #endif

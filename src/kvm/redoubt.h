@@ -18,6 +18,8 @@
 #include <linux/redoubt_guest.h>
 #include <redoubt/port.h>
 
+#include <generated/kvm_layout.h>
+
 /* ---- ring.c: events of one VM ------------------------------------------- */
 
 struct rdt_ring_buf {
@@ -48,6 +50,8 @@ struct rdt_vcpu {
 	struct rdt_core_vcpu *core;
 	/* Set while KVM's emulator carries out a LOG write; that vCPU's thread only. */
 	bool emulating;
+	/* Set round a store that write_emulate() has asked about; likewise. */
+	bool checked;
 };
 
 /**
@@ -93,9 +97,6 @@ struct rdt_vm *rdt_vm_get_by_id(u32 id);
 struct rdt_vm *rdt_vm_get_next(u32 after);
 void rdt_vm_put(struct rdt_vm *vm);
 u32 rdt_vm_count(void);
-/* kvm_arch_destroy_vm: the VM ends. */
-void rdt_vm_gone(struct kvm *kvm);
-void rdt_vms_exit(void);
 
 extern u32 rdt_policy;			/* RDT_POLICY_*; READ_ONCE */
 
@@ -108,6 +109,11 @@ extern bool rdt_is_vmx;
 void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu);
 /* Write back what @cpu->dirty names and switch the view. */
 void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu);
+
+bool rdt_tdp_mmu_enabled(struct kvm *kvm);
+bool rdt_vm_is_encrypted(struct kvm *kvm);
+/* The linear address of an EPT violation, where the CPU tells it. */
+bool rdt_cpu_fault_gva(rdt_u64 *gva);
 
 /* ---- hooks.c, selftest.c ------------------------------------------------------ */
 int rdt_hooks_install(void);

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A vCPU's registers and its view, on both vendors. The vendor's control block is
+ * reached through offsets that were proved at build time (layout.list), VMCS
+ * fields by VMREAD: a vCPU's VMCS is loaded while its thread runs.
+ */
+#include "redoubt.h"
+
+#include <asm/svm.h>
+#include <asm/vmx.h>
+
+#include "cpu.h"
+#include "hook.h"
+
+bool rdt_is_vmx __ro_after_init;
+
+static unsigned long vmread(unsigned long field)
+{
+	unsigned long value = 0;
+
+	asm volatile("vmread %1, %0" : "=rm"(value) : "r"(field) : "cc");
+	return value;
+}
+
+static void vmwrite(unsigned long field, unsigned long value)
+{
+	asm volatile("vmwrite %1, %0" : : "r"(field), "rm"(value) : "cc");
+}
+
+static struct vmcb *vmcb_of(struct kvm_vcpu *vcpu)
+{
+	/* struct kvm_vcpu is the first member of struct vcpu_svm. */
+	return rdt_member(vcpu, vcpu_svm, vmcb);
+}
+
+/* What KVM's own kvm_cache_regs.h does; it is not among the public headers. */
+static unsigned long reg_read(struct kvm_vcpu *vcpu, enum kvm_reg reg)
+{
+	if (!test_bit(reg, (unsigned long *)&vcpu->arch.regs_avail))
+		static_call(kvm_x86_cache_reg)(vcpu, reg);
+	return vcpu->arch.regs[reg];
+}
+
+static void reg_write(struct kvm_vcpu *vcpu, enum kvm_reg reg, unsigned long value)
+{
+	vcpu->arch.regs[reg] = value;
+	__set_bit(reg, (unsigned long *)&vcpu->arch.regs_avail);
+	__set_bit(reg, (unsigned long *)&vcpu->arch.regs_dirty);
+}
+
+static unsigned long cr3_read(struct kvm_vcpu *vcpu)
+{
+	if (!test_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail))
+		static_call(kvm_x86_cache_reg)(vcpu, VCPU_EXREG_CR3);
+	return vcpu->arch.cr3;
+}
+
+void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
+{
+	bool code64;
+
+	cpu->gpr = vcpu->arch.regs;
+	cpu->rip = reg_read(vcpu, VCPU_REGS_RIP);
+	cpu->rsp = reg_read(vcpu, VCPU_REGS_RSP);
+	cpu->rflags = kvm_get_rflags(vcpu);
+	cpu->cr3 = cr3_read(vcpu);
+	if (rdt_is_vmx) {
+		cpu->idt_base = vmread(GUEST_IDTR_BASE);
+		cpu->cpl = (vmread(GUEST_SS_AR_BYTES) >> 5) & 3;
+		code64 = vmread(GUEST_CS_AR_BYTES) & BIT(13);
+	} else {
+		struct vmcb_save_area *save = &vmcb_of(vcpu)->save;
+
+		cpu->idt_base = save->idtr.base;
+		cpu->cpl = save->cpl;
+		code64 = save->cs.attrib & SVM_SELECTOR_L_MASK;
+	}
+	code64 = code64 && (vcpu->arch.efer & EFER_LMA);
+	cpu->va_bits = !code64 ? 0 : vcpu->arch.cr4 & X86_CR4_LA57 ? 57 : 48;
+	cpu->vcpu = vcpu->vcpu_idx;
+	cpu->view = view;
+	cpu->dirty = 0;
+}
+
+static void set_view(struct kvm_vcpu *vcpu, u8 view)
+{
+	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
+
+	mmu->root_role.word = rdt_role_word(mmu->root_role.word, view);
+	kvm_mmu_new_pgd(vcpu, mmu->root.pgd);
+	/*
+	 * EPT tags translations with the root. NPT tags them with the ASID only,
+	 * which the views of a vCPU share.
+	 */
+	if (!rdt_is_vmx)
+		kvm_make_request(KVM_REQ_TLB_FLUSH_CURRENT, vcpu);
+}
+
+void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
+{
+	if (cpu->dirty & RDT_CPU_RIP)
+		reg_write(vcpu, VCPU_REGS_RIP, cpu->rip);
+	if (cpu->dirty & RDT_CPU_RSP)
+		reg_write(vcpu, VCPU_REGS_RSP, cpu->rsp);
+	if (cpu->dirty & RDT_CPU_RFLAGS)
+		kvm_set_rflags(vcpu, cpu->rflags);
+	if (cpu->dirty & RDT_CPU_CR3 && vcpu->arch.cr3 != cpu->cr3) {
+		vcpu->arch.cr3 = cpu->cr3;
+		__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail);
+		/* Loaded into the guest with the root, by the request that set_view() makes. */
+		__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_dirty);
+	}
+	if (cpu->dirty & RDT_CPU_VIEW)
+		set_view(vcpu, cpu->view);
+}
+
+bool rdt_cpu_fault_gva(rdt_u64 *gva)
+{
+	if (!rdt_is_vmx || !(vmread(EXIT_QUALIFICATION) & EPT_VIOLATION_GVA_IS_VALID))
+		return false;
+	*gva = vmread(GUEST_LINEAR_ADDRESS);
+	return true;
+}
+
+/* ---- what a VM is ----------------------------------------------------------- */
+
+bool rdt_tdp_mmu_enabled(struct kvm *kvm)
+{
+#ifdef RDT_HAVE_tdp_mmu_enabled
+	return *rdt_data_tdp_mmu_enabled;
+#else
+	return kvm->arch.tdp_mmu_enabled;
+#endif
+}
+
+bool rdt_vm_is_encrypted(struct kvm *kvm)
+{
+#ifdef RDT_KVM_HAS_VM_TYPE
+	if (kvm->arch.vm_type != KVM_X86_DEFAULT_VM)
+		return true;
+#endif
+	/* struct kvm is the first member of struct kvm_svm. */
+	return !rdt_is_vmx && rdt_member(kvm, kvm_svm, sev_info__active);
+}
+
+void rdt_cpu_clear_shadow(struct kvm_vcpu *vcpu)
+{
+	if (rdt_is_vmx) {
+		unsigned long state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+
+		if (state & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS))
+			vmwrite(GUEST_INTERRUPTIBILITY_INFO,
+				state & ~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+		/* A single-step trap of the inside is not the stub's. */
+		vmwrite(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+	} else {
+		vmcb_of(vcpu)->control.int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
+	}
+}
+
+/* Every root that KVM loads while the vCPU is in a view is a root of that view. */
+RDT_EDIT(kvm, kvm_mmu_load, RDT_ANY, true);
+
+static void hook_kvm_mmu_load(struct pt_regs *args)
+{
+	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)args->di;
+	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
+	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
+	struct rdt_vcpu *rv;
+
+	if (!vm || vcpu->arch.mmu != mmu)
+		return;
+	rv = rdt_vcpu_peek(vm, vcpu);
+	mmu->root_role.word = rdt_role_word(mmu->root_role.word,
+					    rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT);
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Nested page faults: what a view grants (make_spte and the hooks that keep its
+ * answer from being widened) and what happens to what it refuses.
+ */
+#include "redoubt.h"
+
+#include "cpu.h"
+#include "hook.h"
+
+/* KVM's mmu.h, not public: access bits of make_spte(). */
+#define ACC_EXEC	1u
+#define ACC_WRITE	2u
+#define ACC_USER	4u	/* on EPT: readable */
+
+RDT_REPLACE(kvm, kvm_mmu_page_fault, RDT_ANY, true);
+RDT_IMPORT(kvm, x86_emulate_instruction, RDT_ANY);
+RDT_IMPORT(kvm, kvm_read_guest_virt, RDT_ANY);
+
+/* ---- what a view grants ------------------------------------------------------ */
+
+RDT_REPLACE(kvm, make_spte, RDT_ANY, true);
+
+static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
+			   const struct kvm_memory_slot *slot, unsigned int pte_access, gfn_t gfn,
+			   kvm_pfn_t pfn, u64 old_spte, bool prefetch, bool can_unsync,
+			   bool host_writable, u64 *new_spte)
+{
+	struct rdt_vm *vm;
+	u8 grant = RDT_ACC_RWX;
+	bool wrprot;
+
+	rdt_hook_enter(&rdt_hook_make_spte);
+	vm = rdt_vm_find(vcpu->kvm);
+	if (vm)
+		grant = rdt_core_access(vm->core, rdt_role_view(rdt_member(sp, kvm_mmu_page, role)),
+					gfn);
+	if (!(grant & RDT_ACC_W))
+		pte_access &= ~ACC_WRITE;
+	if (!(grant & RDT_ACC_X))
+		pte_access &= ~ACC_EXEC;
+	wrprot = rdt_orig(make_spte)(vcpu, sp, slot, pte_access, gfn, pfn, old_spte, prefetch,
+				     can_unsync, host_writable, new_spte);
+	/*
+	 * Without read there is nothing at all: no view grants less than R but
+	 * more than nothing. KVM itself cannot express "present, no access".
+	 */
+	if (!(grant & RDT_ACC_R))
+		*new_spte &= ~(rdt_is_vmx ? 7ull : (u64)_PAGE_USER);
+	rdt_hook_leave();
+	/* A write by a nested guest gets no further than KVM's emulator, see write.c. */
+	return wrprot || !(grant & RDT_ACC_W);
+}
+
+RDT_EDIT(kvm, kvm_mmu_hugepage_adjust, RDT_ANY, true);
+
+static void hook_kvm_mmu_hugepage_adjust(struct pt_regs *args)
+{
+	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)args->di;
+	struct kvm_page_fault *fault = (struct kvm_page_fault *)args->si;
+	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
+	u8 *max = &rdt_member(fault, kvm_page_fault, max_level);
+
+	if (vm && *max > PG_LEVEL_4K)
+		*max = rdt_core_max_level(vm->core, rdt_role_view(vcpu->arch.mmu->root_role),
+					  rdt_member(fault, kvm_page_fault, gfn), *max);
+}
+
+/*
+ * When KVM splits a huge page under nx_huge_pages it makes the small pages
+ * executable if the table's role says so, which in our views is not its to say.
+ */
+RDT_EDIT(kvm, make_huge_page_split_spte, RDT_ANY, false);
+
+static void hook_make_huge_page_split_spte(struct pt_regs *args)
+{
+	union kvm_mmu_page_role role = { .word = args->dx };
+
+	if (rdt_role_view(role) == RDT_VIEW_ROOT)
+		return;
+	role.access &= ~ACC_EXEC;
+	args->dx = role.word;
+}
+
+/* ---- what it refuses --------------------------------------------------------- */
+
+/*
+ * An instruction that faulted while it pushed an event's frame: the event is what
+ * goes. For an interrupt or NMI that is what hardware does too when delivery
+ * faults; an exception turns into a double fault by KVM's own rules.
+ */
+static void inject_gp(struct kvm_vcpu *vcpu)
+{
+	vcpu->arch.interrupt.injected = false;
+	vcpu->arch.nmi_injected = false;
+	kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
+}
+
+static int freeze(struct kvm_vcpu *vcpu)
+{
+	/* The VMM hears that the guest is not to go on; RIP is at the write. */
+	vcpu->run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
+	vcpu->run->system_event.type = KVM_SYSTEM_EVENT_CRASH;
+	vcpu->run->system_event.ndata = 0;
+	return 0;
+}
+
+/* Length of the int n, int3 or into at RIP; 0 when it is none (int1 included). */
+static u8 soft_insn_len(struct kvm_vcpu *vcpu, unsigned long rip)
+{
+	struct x86_exception_room {
+		u8 room[64];
+	} e;
+	u8 insn[15];
+	int i;
+
+	BUILD_BUG_ON(sizeof(e) < RDT_SIZE_x86_exception);
+	if (rdt_call(kvm_read_guest_virt)(vcpu, rip, insn, sizeof(insn), (struct x86_exception *)&e) &&
+	    rdt_call(kvm_read_guest_virt)(vcpu, rip, insn, 2, (struct x86_exception *)&e))
+		return 0;
+	for (i = 0; i < 14; i++)
+		switch (insn[i]) {
+		case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x40 ... 0x4f:
+		case 0x64 ... 0x67: case 0xf0: case 0xf2: case 0xf3:
+			continue;
+		case 0xcc:
+			return i + 1;
+		case 0xcd:
+			return i + 2;
+		default:
+			return 0;
+		}
+	return 0;
+}
+
+/*
+ * An event that is an instruction of the inside (int n, int3). Its length is
+ * what the thread goes on behind.
+ */
+static u8 soft_event_len(struct kvm_vcpu *vcpu, unsigned long rip)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+	bool soft = (a->interrupt.injected && a->interrupt.soft) ||
+		    (a->exception.injected &&
+		     (a->exception.vector == BP_VECTOR || a->exception.vector == OF_VECTOR));
+
+	if (!soft)
+		return 0;
+	return rdt_is_vmx ? a->event_exit_inst_len : soft_insn_len(vcpu, rip);
+}
+
+/* Make the event come again, at the stub, as if it had struck there. */
+static void redeliver_soft(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 len)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+
+	if (rdt_is_vmx) {
+		/* The CPU will add the length to RIP: the stub has NOPs in front. */
+		cpu->rip -= len;
+		return;
+	}
+	/* As an event of its own: SVM would look for the instruction at RIP. */
+	if (a->exception.injected) {
+		a->interrupt.nr = a->exception.vector;
+		a->interrupt.injected = true;
+		a->exception.injected = false;
+	}
+	a->interrupt.soft = false;
+}
+
+static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
+		   int insn_len, u8 access)
+{
+	struct rdt_vcpu *rv = rdt_vcpu_get(vm, vcpu);
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+	struct rdt_fault f = {
+		.gpa = gpa,
+		.access = access,
+		.walk = !!(ec & PFERR_GUEST_PAGE_MASK),
+		.vectoring = a->exception.injected || a->interrupt.injected || a->nmi_injected,
+	};
+	struct rdt_cpu cpu;
+	int r;
+
+	if (!rv)
+		return -ENOMEM;
+	atomic64_inc(&vm->faults);
+	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
+	f.gva_valid = rdt_cpu_fault_gva(&f.gva);
+	if (f.vectoring)
+		f.soft_len = soft_event_len(vcpu, cpu.rip);
+
+	switch (rdt_core_fault(vm->core, rv->core, &f, &cpu)) {
+	case RDT_V_PASS:
+		return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+	case RDT_V_RESUME:
+		rdt_cpu_store(vcpu, &cpu);
+		return 1;
+	case RDT_V_AEX:
+		if (f.soft_len)
+			redeliver_soft(vcpu, &cpu, f.soft_len);
+		rdt_cpu_store(vcpu, &cpu);
+		rdt_cpu_clear_shadow(vcpu);
+		return 1;
+	case RDT_V_GP:
+		inject_gp(vcpu);
+		return 1;
+	case RDT_V_EMULATE:
+		/*
+		 * The store goes through write.c's hooks, which report it. A walk's
+		 * address is not the instruction's: let the emulator find its own.
+		 */
+		rv->emulating = true;
+		if (f.walk)
+			r = rdt_call(x86_emulate_instruction)(vcpu, 0, 0, NULL, 0);
+		else
+			r = rdt_call(x86_emulate_instruction)(vcpu, gpa, EMULTYPE_PF, insn, insn_len);
+		rv->emulating = false;
+		return r;
+	case RDT_V_FREEZE:
+		return freeze(vcpu);
+	}
+	return -EIO;
+}
+
+static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
+				   int insn_len)
+{
+	struct rdt_vm *vm;
+	struct rdt_vcpu *rv;
+	u8 view, access;
+	int r;
+
+	rdt_hook_enter(&rdt_hook_kvm_mmu_page_fault);
+	vm = rdt_vm_find(vcpu->kvm);
+	/* Not ours: MMIO (reserved bits), and the tables of a nested guest. */
+	if (!vm || ec & PFERR_RSVD_MASK || vcpu->arch.mmu != &vcpu->arch.root_mmu) {
+pass:
+		r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+		goto out;
+	}
+	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
+	rv = rdt_vcpu_peek(vm, vcpu);
+	view = rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT;
+	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & access))
+		goto pass;
+	r = refused(vm, vcpu, gpa, ec, insn, insn_len, access);
+out:
+	rdt_hook_leave();
+	return r;
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What the core asks of its host; include/redoubt/port.h. */
+#include "redoubt.h"
+
+#include <linux/mm.h>
+#include <linux/random.h>
+#include <linux/slab.h>
+
+#include "hook.h"
+
+RDT_IMPORT(kvm, kvm_zap_gfn_range, RDT_ANY);
+
+/* Guests can make the core allocate, within quotas: charge it to the VMM. */
+void *rdt_port_alloc(unsigned long bytes)
+{
+	return kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
+}
+
+void rdt_port_free(void *p)
+{
+	kvfree(p);
+}
+
+void rdt_port_lock(void *host)
+{
+	struct rdt_vm *vm = host;
+
+	mutex_lock(&vm->lock);
+}
+
+void rdt_port_unlock(void *host)
+{
+	struct rdt_vm *vm = host;
+
+	mutex_unlock(&vm->lock);
+}
+
+int rdt_port_is_ram(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	struct rdt_vm *vm = host;
+	gfn_t end = gfn + count;
+	int idx, ok = 1;
+
+	lockdep_assert_held(&vm->lock);
+	if (vm->dead)
+		return 0;
+	idx = srcu_read_lock(&vm->kvm->srcu);
+	while (gfn < end) {
+		struct kvm_memory_slot *slot = gfn_to_memslot(vm->kvm, gfn);
+
+		if (!kvm_is_visible_memslot(slot)) {
+			ok = 0;
+			break;
+		}
+		gfn = slot->base_gfn + slot->npages;
+	}
+	srcu_read_unlock(&vm->kvm->srcu, idx);
+	return ok;
+}
+
+void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	struct rdt_vm *vm = host;
+
+	lockdep_assert_held(&vm->lock);
+	if (!vm->dead)
+		rdt_call(kvm_zap_gfn_range)(vm->kvm, gfn, gfn + count);
+}
+
+void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
+{
+	struct rdt_vm *vm = host;
+	struct page *page;
+	unsigned long hva;
+
+	/* The VMM's memory: only its own thread, a vCPU's, can pin it. */
+	if (current->mm != vm->kvm->mm)
+		return NULL;
+	hva = gfn_to_hva(vm->kvm, gfn);
+	if (kvm_is_error_hva(hva) ||
+	    pin_user_pages_fast(hva, 1, FOLL_WRITE | FOLL_LONGTERM, &page) != 1)
+		return NULL;
+	*pin = page;
+	return page_address(page);
+}
+
+void rdt_port_unpin(void *host, void *pin)
+{
+	struct page *page = pin;
+
+	unpin_user_pages_dirty_lock(&page, 1, true);
+}
+
+int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+{
+	struct rdt_vm *vm = host;
+	int idx, r;
+
+	if (current->mm != vm->kvm->mm)
+		return -1;
+	idx = srcu_read_lock(&vm->kvm->srcu);
+	r = kvm_read_guest(vm->kvm, gpa, to, len);
+	srcu_read_unlock(&vm->kvm->srcu, idx);
+	return r ? -1 : 0;
+}
+
+rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)
+{
+	return kvm_mmu_gva_to_gpa_read(hv, gva, NULL);
+}
+
+rdt_u64 rdt_port_random(void)
+{
+	return get_random_u64();
+}
+
+void rdt_port_event(void *host, struct rdt_event *ev)
+{
+	struct rdt_vm *vm = host;
+
+	ev->vm_id = vm->id;
+	rdt_ring_push(&vm->ring, ev);
+}
+
+void rdt_port_log(void *host, const char *what, rdt_u64 a, rdt_u64 b)
+{
+	struct rdt_vm *vm = host;
+
+	pr_warn_ratelimited("vm %u: %s (%#lx, %#lx)\n", vm->id, what, a, b);
+}

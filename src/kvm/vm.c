@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Attached VMs: found by hooks, made and ended here.
+ *
+ * An attached VM pins this module. Two ways out: the operator detaches (every vCPU
+ * is waited for, by KVM's own srcu), or the VM ends (its vCPUs are gone by then).
+ */
+#include "redoubt.h"
+
+#include <linux/hash.h>
+#include <linux/module.h>
+#include <linux/pid_namespace.h>
+#include <linux/slab.h>
+
+#include "hook.h"
+
+#define RDT_HASH_BITS	6
+
+static struct hlist_head table[1 << RDT_HASH_BITS];
+/* Writers of the table, of next_id and of nr. Outermost lock: see struct rdt_vm. */
+static DEFINE_MUTEX(rdt_vms_lock);
+static u32 next_id = 1;
+static u32 nr;				/* rdt_vms_lock; read racily */
+
+u32 rdt_policy;
+
+struct rdt_vm *rdt_vm_find(struct kvm *kvm)
+{
+	struct rdt_vm *vm, *found = NULL;
+
+	/* No VM attached anywhere: the price of a loaded module ends here. */
+	if (!READ_ONCE(nr))
+		return NULL;
+	rcu_read_lock();
+	hlist_for_each_entry_rcu(vm, &table[hash_ptr(kvm, RDT_HASH_BITS)], node)
+		if (vm->kvm == kvm) {
+			found = vm;
+			break;
+		}
+	rcu_read_unlock();
+	return found;
+}
+
+struct rdt_vcpu *rdt_vcpu_get(struct rdt_vm *vm, struct kvm_vcpu *vcpu)
+{
+	struct rdt_vcpu *rv = rdt_vcpu_peek(vm, vcpu);
+
+	if (rv)
+		return rv;
+	rv = kzalloc(sizeof(*rv), GFP_KERNEL_ACCOUNT);
+	if (!rv)
+		return NULL;
+	rv->kvcpu = vcpu;
+	rv->core = rdt_core_vcpu_create(vm->core, vcpu);
+	if (!rv->core) {
+		kfree(rv);
+		return NULL;
+	}
+	/* Pairs with the address dependency in rdt_vcpu_peek(). */
+	smp_store_release(&vm->vcpu[vcpu->vcpu_idx], rv);
+	return rv;
+}
+
+static void release(struct kref *ref)
+{
+	struct rdt_vm *vm = container_of(ref, struct rdt_vm, ref);
+	int i;
+
+	rdt_core_vm_destroy(vm->core);
+	for (i = 0; i < KVM_MAX_VCPUS; i++)
+		if (vm->vcpu[i]) {
+			rdt_core_vcpu_destroy(vm->vcpu[i]->core);
+			kfree(vm->vcpu[i]);
+		}
+	rdt_ring_exit(&vm->ring);
+	put_pid(vm->vmm);
+	mutex_destroy(&vm->lock);
+	/* rdt_vm_find() may still be looking at vm->kvm. */
+	kvfree_rcu(vm, rcu);
+}
+
+void rdt_vm_put(struct rdt_vm *vm)
+{
+	kref_put(&vm->ref, release);
+}
+
+static struct pid *creator(struct kvm *kvm)
+{
+	struct task_struct *task;
+	struct pid *pid = NULL;
+
+	rcu_read_lock();
+	task = pid_task(find_pid_ns(kvm->userspace_pid, &init_pid_ns), PIDTYPE_PID);
+	if (task)
+		pid = get_pid(task_tgid(task));
+	rcu_read_unlock();
+	return pid;
+}
+
+/* A name for what cannot be attached, or NULL. */
+static const char *unfit(struct kvm *kvm)
+{
+	if (!rdt_tdp_mmu_enabled(kvm))
+		return "the TDP MMU is off";
+	if (rdt_vm_is_encrypted(kvm))
+		return "its memory is encrypted";
+	return NULL;
+}
+
+int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
+{
+	const char *why = unfit(kvm);
+	struct rdt_event ev = { .type = RDT_EV_ATTACH, .code = self, .flags = RDT_EVF_HOST };
+	struct rdt_vm *vm;
+	int r;
+
+	if (why) {
+		pr_notice_ratelimited("cannot attach: %s\n", why);
+		return -EOPNOTSUPP;
+	}
+	vm = kvzalloc(struct_size(vm, vcpu, KVM_MAX_VCPUS), GFP_KERNEL_ACCOUNT);
+	if (!vm)
+		return -ENOMEM;
+	r = rdt_ring_init(&vm->ring);
+	if (r)
+		goto free;
+	r = -ENOMEM;
+	vm->core = rdt_core_vm_create(vm);
+	if (!vm->core)
+		goto ring;
+	vm->kvm = kvm;
+	vm->vmm = creator(kvm);
+	mutex_init(&vm->lock);
+	kref_init(&vm->ref);
+
+	mutex_lock(&rdt_vms_lock);
+	r = -EEXIST;
+	if (rdt_vm_find(kvm))
+		goto core;
+	r = -ENOSPC;
+	if (next_id == U32_MAX)
+		goto core;
+	vm->id = next_id++;
+	__module_get(THIS_MODULE);
+	kref_get(&vm->ref);	/* the caller's */
+	WRITE_ONCE(nr, nr + 1);
+	hlist_add_head_rcu(&vm->node, &table[hash_ptr(kvm, RDT_HASH_BITS)]);
+	mutex_unlock(&rdt_vms_lock);
+	rdt_port_event(vm, &ev);
+	*out = vm;
+	return 0;
+core:
+	mutex_unlock(&rdt_vms_lock);
+	put_pid(vm->vmm);
+	rdt_core_vm_destroy(vm->core);
+ring:
+	rdt_ring_exit(&vm->ring);
+free:
+	kvfree(vm);
+	return r;
+}
+
+/* Under vm->lock, alive: from here on hooks no longer find it. */
+static void unpublish(struct rdt_vm *vm, u16 type)
+{
+	struct rdt_event ev = { .type = type, .flags = RDT_EVF_HOST };
+
+	lockdep_assert_held(&rdt_vms_lock);
+	lockdep_assert_held(&vm->lock);
+	WRITE_ONCE(vm->dead, true);
+	rdt_port_event(vm, &ev);
+	hlist_del_rcu(&vm->node);
+	WRITE_ONCE(nr, nr - 1);
+}
+
+int rdt_vm_detach(struct rdt_vm *vm)
+{
+	struct kvm *kvm;
+	int r;
+
+	/* Refuses while a thread of the guest is inside, and lets none in any more. */
+	r = rdt_core_detach(vm->core);
+	if (r)
+		return r;
+
+	mutex_lock(&rdt_vms_lock);
+	mutex_lock(&vm->lock);
+	kvm = vm->kvm;
+	if (vm->dead || !kvm_get_kvm_safe(kvm)) {
+		mutex_unlock(&vm->lock);
+		mutex_unlock(&rdt_vms_lock);
+		return -ENODEV;
+	}
+	unpublish(vm, RDT_EV_DETACH);
+	mutex_unlock(&vm->lock);
+	mutex_unlock(&rdt_vms_lock);
+	/*
+	 * Hooks run inside kvm->srcu: when this returns none has the VM in hand. Not
+	 * under vm->lock, for which a vCPU may be waiting in there.
+	 */
+	synchronize_srcu_expedited(&kvm->srcu);
+	rdt_core_end(vm->core);
+	kvm_put_kvm(kvm);
+	rdt_vm_put(vm);
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+static void rdt_vm_gone(struct kvm *kvm)
+{
+	struct rdt_vm *vm;
+
+	mutex_lock(&rdt_vms_lock);
+	vm = rdt_vm_find(kvm);
+	if (vm) {
+		mutex_lock(&vm->lock);
+		unpublish(vm, RDT_EV_VM_DEAD);
+		mutex_unlock(&vm->lock);
+	}
+	mutex_unlock(&rdt_vms_lock);
+	if (!vm)
+		return;
+	rdt_core_end(vm->core);
+	rdt_vm_put(vm);
+	module_put(THIS_MODULE);
+}
+
+struct rdt_vm *rdt_vm_get_next(u32 after)
+{
+	struct rdt_vm *vm, *best = NULL;
+	int i;
+
+	mutex_lock(&rdt_vms_lock);
+	for (i = 0; i < ARRAY_SIZE(table); i++)
+		hlist_for_each_entry(vm, &table[i], node)
+			if (vm->id > after && (!best || vm->id < best->id))
+				best = vm;
+	if (best)
+		kref_get(&best->ref);
+	mutex_unlock(&rdt_vms_lock);
+	return best;
+}
+
+struct rdt_vm *rdt_vm_get_by_id(u32 id)
+{
+	struct rdt_vm *vm = id ? rdt_vm_get_next(id - 1) : NULL;
+
+	if (vm && vm->id != id) {
+		rdt_vm_put(vm);
+		vm = NULL;
+	}
+	return vm;
+}
+
+u32 rdt_vm_count(void)
+{
+	return READ_ONCE(nr);
+}
+
+/* Its vCPUs and its memory mappings are gone; nothing else can find it. */
+RDT_REPLACE(kvm, kvm_arch_destroy_vm, RDT_ANY, true);
+
+static void hook_kvm_arch_destroy_vm(struct kvm *kvm)
+{
+	rdt_hook_enter(&rdt_hook_kvm_arch_destroy_vm);
+	if (READ_ONCE(nr))
+		rdt_vm_gone(kvm);
+	rdt_orig(kvm_arch_destroy_vm)(kvm);
+	rdt_hook_leave();
+}
+
+/*
+ * Protection is kept by frame number, so a slot that goes and comes back is
+ * protected as before; but what lies there may be something else now.
+ */
+RDT_EDIT(kvm, kvm_arch_commit_memory_region, RDT_ANY, true);
+
+static void hook_kvm_arch_commit_memory_region(struct pt_regs *args)
+{
+	const struct kvm_memory_slot *old = (void *)args->si;
+	const struct kvm_memory_slot *new = (void *)args->dx;
+	enum kvm_mr_change change = args->cx;
+	struct rdt_vm *vm = rdt_vm_find((struct kvm *)args->di);
+
+	if (!vm || change == KVM_MR_FLAGS_ONLY)
+		return;
+	if (old && old->npages)
+		rdt_core_mapping_changed(vm->core, old->base_gfn, old->npages);
+	if (new && new->npages && change != KVM_MR_DELETE &&
+	    !(old && old->base_gfn == new->base_gfn && old->npages == new->npages))
+		rdt_core_mapping_changed(vm->core, new->base_gfn, new->npages);
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Writes to guest memory that no nested page table sees: KVM makes them itself, for
+ * an instruction it emulates or for a structure that the guest asked it to keep.
+ *
+ * write_emulate() and __kvm_write_guest_page() are given the guest-physical address
+ * that is written, so a guest that changes its page tables under the emulator
+ * gains nothing.
+ */
+#include "redoubt.h"
+
+#include <linux/uaccess.h>
+
+#include "hook.h"
+
+/* KVM's kvm_emulate.h, not public. */
+#define X86EMUL_CONTINUE	0
+#define X86EMUL_UNHANDLEABLE	1
+#define X86EMUL_PROPAGATE_FAULT 2
+#define X86EMUL_CMPXCHG_FAILED	4
+
+/* May these bytes be written for this vCPU? Reported either way, as the rule says. */
+static bool may_write(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, const void *val,
+		      u32 bytes)
+{
+	struct rdt_vcpu *rv = rdt_vcpu_peek(vm, vcpu);
+	u8 view = rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT;
+	struct rdt_fault f = {
+		.gpa = gpa,
+		.access = RDT_ACC_W,
+		.emulated = !(rv && rv->emulating),
+		.size = min(bytes, 255u),
+		.new_val = val,
+	};
+	struct rdt_cpu cpu;
+
+	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & RDT_ACC_W))
+		return true;
+	rdt_cpu_load(vcpu, view, &cpu);
+	return rdt_core_kvm_write(vm->core, &f, &cpu) == RDT_V_PASS;
+}
+
+/* Never crosses a page: the emulator splits before. */
+RDT_REPLACE(kvm, write_emulate, RDT_ANY, true);
+
+static int hook_write_emulate(struct kvm_vcpu *vcpu, gpa_t gpa, void *val, int bytes)
+{
+	struct rdt_vm *vm;
+	struct rdt_vcpu *rv;
+	int r;
+
+	rdt_hook_enter(&rdt_hook_write_emulate);
+	vm = rdt_vm_find(vcpu->kvm);
+	if (vm && !may_write(vm, vcpu, gpa, val, bytes)) {
+		/* "Done": anything else would send the write to the VMM as MMIO. */
+		r = 1;
+	} else {
+		rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+		if (rv)
+			rv->checked = true;
+		r = rdt_orig(write_emulate)(vcpu, gpa, val, bytes);
+		if (rv)
+			rv->checked = false;
+	}
+	rdt_hook_leave();
+	return r;
+}
+
+/*
+ * KVM's own version walks the guest's page tables once more, and a guest that
+ * changes them in between would have it write elsewhere than where we looked.
+ * For an attached VM this one does it all, with one walk.
+ */
+static int exchange(struct rdt_vm *vm, struct kvm_vcpu *vcpu, unsigned long addr, const void *old,
+		   const void *new, unsigned int bytes)
+{
+	gpa_t gpa = kvm_mmu_gva_to_gpa_write(vcpu, addr, NULL);
+	unsigned long hva;
+	int r;
+
+	if (gpa == INVALID_GPA)
+		return X86EMUL_UNHANDLEABLE;
+	hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));
+	if (kvm_is_error_hva(hva))
+		return X86EMUL_UNHANDLEABLE;
+	if (!may_write(vm, vcpu, gpa, new, bytes)) {
+		/* Nothing is written; the instruction sees the exchange fail for good. */
+		kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
+		return X86EMUL_CONTINUE;
+	}
+	hva += offset_in_page(gpa);
+
+#define RDT_CMPXCHG(type)							\
+	({									\
+		type __user *p = (type __user *)hva;				\
+		type o = *(const type *)old;					\
+		int res = -EFAULT;						\
+		if (user_access_begin(p, sizeof(type))) {			\
+			res = 0;						\
+			if (!unsafe_try_cmpxchg_user(p, &o, *(const type *)new, fault))	\
+				res = 1;					\
+			user_access_end();					\
+		}								\
+		res;								\
+	})
+	switch (bytes) {
+	case 1:
+		r = RDT_CMPXCHG(u8);
+		break;
+	case 2:
+		r = RDT_CMPXCHG(u16);
+		break;
+	case 4:
+		r = RDT_CMPXCHG(u32);
+		break;
+	case 8:
+		r = RDT_CMPXCHG(u64);
+		break;
+	default:
+		return X86EMUL_UNHANDLEABLE;
+	}
+	if (r < 0)
+		return X86EMUL_UNHANDLEABLE;
+	kvm_vcpu_mark_page_dirty(vcpu, gpa_to_gfn(gpa));
+	return r ? X86EMUL_CMPXCHG_FAILED : X86EMUL_CONTINUE;
+fault:
+	user_access_end();
+	return X86EMUL_UNHANDLEABLE;
+}
+
+RDT_REPLACE(kvm, emulator_cmpxchg_emulated, RDT_ANY, false);
+
+static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigned long addr,
+					  const void *old, const void *new, unsigned int bytes,
+					  struct x86_exception *exception)
+{
+	struct kvm_vcpu *vcpu = rdt_member(ctxt, x86_emulate_ctxt, vcpu);
+	struct rdt_vm *vm;
+	int r;
+
+	rdt_hook_enter(&rdt_hook_emulator_cmpxchg_emulated);
+	vm = rdt_vm_find(vcpu->kvm);
+	/* KVM turns what crosses a page or is too wide into a plain store: write_emulate(). */
+	if (vm && bytes <= 8 && is_power_of_2(bytes) && offset_in_page(addr) + bytes <= PAGE_SIZE)
+		r = exchange(vm, vcpu, addr, old, new, bytes);
+	else
+		r = rdt_orig(emulator_cmpxchg_emulated)(ctxt, addr, old, new, bytes, exception);
+	rdt_hook_leave();
+	return r;
+}
+
+RDT_REPLACE(kvm, __kvm_write_guest_page, RDT_ANY, false);
+
+static int hook___kvm_write_guest_page(struct kvm *kvm, struct kvm_memory_slot *slot, gfn_t gfn,
+				       const void *data, int offset, int len)
+{
+	struct rdt_vm *vm;
+	int r = 0;
+
+	rdt_hook_enter(&rdt_hook___kvm_write_guest_page);
+	vm = rdt_vm_find(kvm);
+	if (vm && !(rdt_core_access(vm->core, RDT_VIEW_ROOT, gfn) & RDT_ACC_W)) {
+		struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+		struct rdt_vcpu *rv = vcpu && vcpu->kvm == kvm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+		struct rdt_fault f = {
+			.gpa = gfn_to_gpa(gfn) + offset,
+			.access = RDT_ACC_W,
+			.host = true,
+			.size = min(len, 255),
+			.new_val = len >= 8 ? data : NULL,
+		};
+
+		/* write_emulate() has asked already. */
+		if (!(rv && rv->checked) && rdt_core_kvm_write(vm->core, &f, NULL) != RDT_V_PASS)
+			r = -EFAULT;
+	}
+	if (!r)
+		r = rdt_orig(__kvm_write_guest_page)(kvm, slot, gfn, data, offset, len);
+	rdt_hook_leave();
+	return r;
+}
+
+/* ---- structures that KVM keeps for the guest ---------------------------------- */
+
+RDT_REPLACE(kvm, kvm_gfn_to_hva_cache_init, RDT_ANY, false);
+
+static int hook_kvm_gfn_to_hva_cache_init(struct kvm *kvm, struct gfn_to_hva_cache *ghc, gpa_t gpa,
+					  unsigned long len)
+{
+	struct rdt_vm *vm;
+	int r;
+
+	rdt_hook_enter(&rdt_hook_kvm_gfn_to_hva_cache_init);
+	vm = rdt_vm_find(kvm);
+	if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len))
+		r = -EINVAL;
+	else
+		r = rdt_orig(kvm_gfn_to_hva_cache_init)(kvm, ghc, gpa, len);
+	rdt_hook_leave();
+	return r;
+}
+
+RDT_REPLACE(kvm, kvm_gpc_activate, RDT_ANY, false);
+
+#ifdef RDT_GPC_HAS_KVM
+static int hook_kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
+{
+	struct kvm *kvm = gpc->kvm;
+#define RDT_GPC_ARGS gpc, gpa, len
+#else
+static int hook_kvm_gpc_activate(struct kvm *kvm, struct gfn_to_pfn_cache *gpc,
+				 struct kvm_vcpu *vcpu, enum pfn_cache_usage usage, gpa_t gpa,
+				 unsigned long len)
+{
+#define RDT_GPC_ARGS kvm, gpc, vcpu, usage, gpa, len
+#endif
+	struct rdt_vm *vm;
+	int r;
+
+	rdt_hook_enter(&rdt_hook_kvm_gpc_activate);
+	vm = rdt_vm_find(kvm);
+	if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len))
+		r = -EINVAL;
+	else
+		r = rdt_orig(kvm_gpc_activate)(RDT_GPC_ARGS);
+	rdt_hook_leave();
+	return r;
+}
+
+static bool touches(gfn_t first, u64 count, gpa_t gpa)
+{
+	gfn_t gfn = gpa_to_gfn(gpa);
+
+	return gfn >= first && gfn - first < count;
+}
+
+int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	struct rdt_vm *vm = host;
+	struct kvm_vcpu *vcpu;
+	unsigned long i;
+
+	/*
+	 * Read without the vCPUs' locks: a vCPU that sets one up now finds the frame
+	 * restricted in the hooks above or is found here, as the bit is set before.
+	 */
+	kvm_for_each_vcpu(i, vcpu, vm->kvm) {
+		struct kvm_vcpu_arch *a = &vcpu->arch;
+
+		if ((READ_ONCE(a->pv_time.active) && touches(gfn, count, a->pv_time.gpa)) ||
+		    (a->st.msr_val & KVM_MSR_ENABLED &&
+		     touches(gfn, count, a->st.msr_val & KVM_STEAL_VALID_BITS)) ||
+		    (a->apf.msr_en_val & KVM_ASYNC_PF_ENABLED &&
+		     touches(gfn, count, a->apf.msr_en_val & ~0x3full)) ||
+		    (a->pv_eoi.msr_val & KVM_MSR_ENABLED &&
+		     touches(gfn, count, a->pv_eoi.msr_val & ~3ull)))
+			return 1;
+	}
+	return 0;
+}
