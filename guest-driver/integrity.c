@@ -37,7 +37,7 @@ const char *rdt_door_name = "none";
 void *rdt_test_page;
 
 static bool door_hc;
-static struct rdt_space space;
+static struct rdt_space rdt_space;
 
 static int add_region(struct rdt_driver_desc *d, phys_addr_t gpa, unsigned long pages, u32 kind)
 {
@@ -67,7 +67,7 @@ static int add_section(struct rdt_driver_desc *d, const char *start, const char 
 		return -ENOEXEC;
 	}
 	for (va = start; va < end; va += PAGE_SIZE) {
-		err = rdt_space_map(&space, (unsigned long)va, rdt_phys(va), map);
+		err = rdt_space_map(&rdt_space, (unsigned long)va, rdt_phys(va), map);
 		err = err ?: add_region(d, rdt_phys(va), 1, kind);
 		if (err)
 			return err;
@@ -83,12 +83,12 @@ static int add_stacks(struct rdt_driver_desc *d, unsigned int slots)
 		unsigned long top = STACK_VA + (i + 1) * STACK_STRIDE;
 
 		for (off = STACK_SIZE; off; off -= PAGE_SIZE) {
-			struct page *page = rdt_space_page(&space);
+			struct page *page = rdt_space_page(&rdt_space);
 			int err;
 
 			if (!page)
 				return -ENOMEM;
-			err = rdt_space_map(&space, top - off, page_to_phys(page), RDT_MAP_W);
+			err = rdt_space_map(&rdt_space, top - off, page_to_phys(page), RDT_MAP_W);
 			if (err)
 				return err;
 		}
@@ -105,7 +105,7 @@ static int describe(struct rdt_driver_desc *d, unsigned int slots)
 	unsigned int i;
 	int err;
 
-	err = rdt_space_init(&space, TABLE_PAGES + slots * STACK_SIZE / PAGE_SIZE);
+	err = rdt_space_init(&rdt_space, TABLE_PAGES + slots * STACK_SIZE / PAGE_SIZE);
 	if (err)
 		return err;
 	err = add_section(d, rdt_text_start, rdt_exit, RDT_DRV_TEXT, RDT_MAP_X);
@@ -124,18 +124,18 @@ static int describe(struct rdt_driver_desc *d, unsigned int slots)
 	store_idt(&idt);
 	d->idt_gva = idt.address;
 	d->idt_gpa = rdt_phys((void *)idt.address);
-	err = rdt_space_map(&space, d->idt_gva, d->idt_gpa, 0);
+	err = rdt_space_map(&rdt_space, d->idt_gva, d->idt_gpa, 0);
 	if (!err && rdt_test_page)
-		err = rdt_space_map(&space, TEST_VA, virt_to_phys(rdt_test_page), RDT_MAP_W);
+		err = rdt_space_map(&rdt_space, TEST_VA, virt_to_phys(rdt_test_page), RDT_MAP_W);
 	/* Last, for the mappings above may have been the first to use a frame. */
-	for (i = 0; !err && i < space.chunks; i++)
-		err = add_region(d, page_to_phys(space.chunk[i].page), 1ul << space.chunk[i].order,
+	for (i = 0; !err && i < rdt_space.chunks; i++)
+		err = add_region(d, page_to_phys(rdt_space.chunk[i].page), 1ul << rdt_space.chunk[i].order,
 				 RDT_DRV_DATA);
 	if (err)
 		return err;
 
 	d->size = sizeof(*d);
-	d->cr3 = space.cr3;	/* PCID 0, which Linux gives to no address space */
+	d->cr3 = rdt_space.cr3;	/* PCID 0, which Linux gives to no address space */
 	d->gate_gva = (unsigned long)rdt_gate;
 	d->exit_gva = (unsigned long)rdt_exit;
 	d->call_gva = (unsigned long)rdt_call_behind;
@@ -182,7 +182,7 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
 	if (!ret)
 		ret = rdt_hypercall(RDT_HC_DRIVER, virt_to_phys(d), 0, 0);
 	if (ret) {
-		rdt_space_free(&space);
+		rdt_space_free(&rdt_space);
 		free_page((unsigned long)rdt_test_page);
 		rdt_test_page = NULL;
 		rdt_inside_data.test = 0;

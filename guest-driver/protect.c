@@ -11,6 +11,7 @@
 #include "driver.h"
 
 unsigned int rdt_node_pages;
+static LIST_HEAD(rdt_nodes);	/* the pages themselves, for whoever debugs a dump */
 
 /* Serializes users of the table outside integrity mode, and donations. */
 static DEFINE_MUTEX(lock);
@@ -32,6 +33,7 @@ static int donate_locked(unsigned int pages)
 			__free_page(page);
 			return ret;
 		}
+		list_add_tail(&page->lru, &rdt_nodes);
 		rdt_node_pages = ret;
 	}
 	return 0;

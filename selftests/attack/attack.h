@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _REDOUBT_ATTACK_H
+#define _REDOUBT_ATTACK_H
+
+#include <linux/seq_file.h>
+#include <linux/types.h>
+
+/* One try, one line: "ok N - ..." when memory is as it was, else "not ok N - ...". */
+void report(struct seq_file *m, bool unharmed, const char *fmt, ...) __printf(3, 4);
+
+unsigned long symbol(const char *name);
+
+/*
+ * Ways to write to memory that the guest's page tables make read-only.
+ * 0, or -EFAULT when the store itself was stopped.
+ */
+int store_plain(u64 *at, u64 val);
+int store_wp_clear(u64 *at, u64 val);	/* CR0.WP off, through the mapping as it is */
+int store_pte(u64 *at, u64 val);	/* the mapping made writable */
+int store_alias(u64 *at, u64 val);	/* a second, writable mapping of the frame */
+
+struct page *page_of(const void *va);
+
+/* Calls @target(op, a): -EFAULT when it, or what it jumped to, raised an exception. */
+long call_guarded(unsigned long target, u64 op, u64 a);
+int guard_init(void);
+void guard_exit(void);
+
+void attack_syscall(struct seq_file *m);
+void attack_text(struct seq_file *m);
+void attack_idt(struct seq_file *m);
+void attack_driver_data(struct seq_file *m);
+void attack_driver_text(struct seq_file *m);
+void attack_driver_pt(struct seq_file *m);
+void attack_stack(struct seq_file *m);
+void attack_node(struct seq_file *m);
+void attack_gate(struct seq_file *m);
+void attack_gate_mid(struct seq_file *m);
+void attack_pgtable_alias(struct seq_file *m);
+
+#endif
