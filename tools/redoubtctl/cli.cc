@@ -174,7 +174,10 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 		return exit_usage;
 	}
 	Context ctx{sys, out, args.json};
-	return command(ctx);
+	const int status = command(ctx);
+	if (!out.flush())
+		throw Error("cannot write the output");
+	return status;
 }
 
 } // namespace

@@ -22,6 +22,9 @@ using namespace client;
 
 namespace {
 
+// No descriptor tells of a new VM, so look round now and then.
+constexpr int look_round_ms = 200;
+
 volatile sig_atomic_t stop_requested;
 
 // ^C ends the watching, not the program: the closing count is still printed.
@@ -53,12 +56,14 @@ struct Watched {
 	EventRing ring;
 	uint64_t shown = 0;
 	const char *end = nullptr;	// why there will be no more events
+	int dead_rounds = 0;		// how often its descriptor said so before its last event
 };
 
 struct Item {
 	Watched *from;
 	rdt_event event;
 	uint64_t gap;	// events lost before it
+	uint64_t order;	// its time, but never before that of the VM's event before
 };
 
 class Watch {
@@ -124,37 +129,34 @@ void Watch::adopt(bool first)
 	}
 }
 
+// The last event says why a VM ended. Its counter is looked at, so that it is
+// noticed also by who began behind it. The descriptor says so a little earlier.
 void Watch::update_end(Watched &watched)
 {
-	try {
-		if (watched.vm.info().flags & RDT_VM_DEAD)
-			watched.end = "vm_dead";
-	} catch (const Error &error) {
-		if (error.code() != ENODEV)
-			throw;
+	if (watched.ring.count(RDT_EV_VM_DEAD))
+		watched.end = "vm_dead";
+	else if (watched.ring.count(RDT_EV_DETACH))
 		watched.end = "detach";
-	}
+	else if (!(watched.vm.info().flags & RDT_VM_DEAD))
+		return;
+	else if (++watched.dead_rounds > 1000 / look_round_ms)
+		watched.end = "gone";
 }
 
 void Watch::drain(Watched &watched, std::vector<Item> &items)
 {
 	// At most one ring full at a time: with a guest that raises events
 	// faster than we print them, printing must get its turn.
-	uint64_t last = 0;
+	uint64_t last = 0, order = 0;
 	rdt_event event;
 
 	for (uint32_t i = 0; i < watched.ring.records() && watched.ring.next(event); i++) {
-		items.push_back({&watched, event, watched.ring.gap()});
+		order = std::max<uint64_t>(order, event.time_ns);
+		items.push_back({&watched, event, watched.ring.gap(), order});
 		last = event.seq;
 	}
-	if (!last || watched.end)
-		return;
-	try {
+	if (last)
 		watched.vm.seen(last);
-	} catch (const Error &error) {
-		if (error.code() != ENODEV)
-			throw;
-	}
 }
 
 void Watch::show(const Item &item)
@@ -174,10 +176,6 @@ void Watch::show(const Item &item)
 			ctx_.out << "vm " << item.from->vm.id() << ": lost " << plural(item.gap, "event") << " (#"
 				 << event.seq - item.gap << "-#" << event.seq - 1 << ")" << std::endl;
 	}
-	if (event.type == RDT_EV_VM_DEAD)
-		item.from->end = "vm_dead";
-	if (event.type == RDT_EV_DETACH)
-		item.from->end = "detach";
 	if (options_.type && *options_.type != event.type)
 		return;
 	if (ctx_.json)
@@ -216,12 +214,13 @@ int Watch::finish(const char *why)
 
 void Watch::wait()
 {
-	// Neither a new VM nor a detach wakes us, so look round now and then.
-	int ms = 200;
+	int ms = look_round_ms;
 	std::vector<pollfd> fds;
 
+	// One that is dead would wake us again and again with POLLHUP.
 	for (const Watched &watched : vms_)
-		fds.push_back({watched.vm.fd(), POLLIN, 0});
+		if (!watched.dead_rounds)
+			fds.push_back({watched.vm.fd(), POLLIN, 0});
 	if (deadline_) {
 		const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline_ - Clock::now()).count();
 
@@ -248,7 +247,7 @@ int Watch::run()
 			drain(watched, items);
 		}
 		std::stable_sort(items.begin(), items.end(),
-				 [](const Item &a, const Item &b) { return a.event.time_ns < b.event.time_ns; });
+				 [](const Item &a, const Item &b) { return a.order < b.order; });
 		for (const Item &item : items) {
 			show(item);
 			if (enough())
