@@ -17,7 +17,8 @@ import tty
 
 import console
 import labimage
-import npt
+from ept import Ept
+from npt import Npt
 
 EXIT_KERNEL, EXIT_TIMEOUT, EXIT_LAB = 97, 124, 125
 POWEROFF_GRACE = {"npt": 30, "ept": 120}        # seconds
@@ -44,14 +45,6 @@ def cache_dir():
 
 def note(text):
     print(f"lab: {text}", file=sys.stderr, flush=True)
-
-
-def start_emulator(argv, **kw):
-    """The emulator dies with us, however we die."""
-    def child():
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setpgid(0, 0)        # a terminal's ^C is ours to handle
-    return subprocess.Popen(argv, preexec_fn=child, **kw)
 
 
 class Channel:
@@ -97,6 +90,7 @@ class Run:
         self.began = time.monotonic()
         self.deadline = self.began + args.timeout if args.timeout else None
         self.proc = None
+        self.emulator = {"npt": Npt, "ept": Ept}[args.arch](self)
         self.dir = tempfile.mkdtemp(prefix="lab.")
         self.interactive = not args.cmd
         self.saved_tty = None
@@ -115,6 +109,25 @@ class Run:
         labimage.run_layer(layers[-1], self.kernel, self.guest, a.overlay)
         self.layers = layers
 
+    def initrd(self):
+        path = f"{self.dir}/initrd"
+        with open(path, "wb") as out:
+            for layer in self.layers:
+                with open(layer, "rb") as f:
+                    shutil.copyfileobj(f, out, 1 << 20)
+        return path
+
+    def spawn(self, argv, **kw):
+        """The emulator dies with us, however we die."""
+        def child():
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.setpgid(0, 0)        # a terminal's ^C is ours to handle
+        self.proc = subprocess.Popen(argv, preexec_fn=child, **kw)
+
+    def accept(self, listener):
+        self.wait_readable([listener])
+        return listener.accept()[0]
+
     def wait_readable(self, fds, until=None):
         """select() that keeps the deadline and notices a dead emulator."""
         while True:
@@ -130,11 +143,6 @@ class Run:
                 return ready
             if self.proc.poll() is not None:
                 raise HostGone
-
-    def connect(self, listener):
-        self.wait_readable([listener])
-        sock, _ = listener.accept()
-        self.channel = Channel(sock)
 
     def start_command(self):
         a = self.args
@@ -205,6 +213,7 @@ class Run:
         if self.proc and self.proc.poll() is None:
             self.proc.kill()
             self.proc.wait()
+        self.emulator.ended()
 
     def console_text(self):
         try:
@@ -213,15 +222,9 @@ class Run:
         except FileNotFoundError:
             return ""
 
-    def boot(self):
-        emulator = npt.Npt(self)
-        listener = emulator.listen()
-        self.proc = start_emulator(emulator.command(), **emulator.popen)
-        self.connect(listener)
-
     def execute(self):
         self.build_image()
-        self.boot()
+        self.channel = Channel(self.emulator.start())
         status = self.relay()
         powered_off = self.power_off()
         self.kill()
