@@ -9,6 +9,7 @@
 #include <linux/module.h>
 #include <linux/random.h>
 #include <linux/sched/signal.h>
+#include <linux/siphash.h>
 #include <linux/string.h>
 #include <asm/desc.h>
 #include <asm/fpu/api.h>
@@ -155,6 +156,7 @@ static int describe(struct rdt_driver_desc *d, unsigned int slots)
 int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
 {
 	struct rdt_driver_desc *d;
+	siphash_key_t key;
 	long ret;
 
 	if (!strcmp(door, "hypercall"))
@@ -176,7 +178,11 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
 
 	rdt_inside_data.vmmcall = boot_cpu_has(X86_FEATURE_VMMCALL);
 	rdt_inside_data.leave_hc = door_hc;
-	get_random_bytes(rdt_inside_data.key, sizeof(rdt_inside_data.key));
+	get_random_bytes(&key, sizeof(key));
+	rdt_inside_data.key[0] = key.key[0];
+	rdt_inside_data.key[1] = key.key[1];
+	/* Of the empty table; the inside has its own SipHash and keeps it up to date. */
+	rdt_inside_data.digest = siphash(rdt_inside_data.policy, 0, &key);
 
 	ret = describe(d, clamp(slots, 1u, (unsigned int)RDT_DRV_MAX_SLOTS));
 	if (!ret)
