@@ -154,6 +154,7 @@ TEST_F(Ctl, Usage)
 		     {"protect", "1", "1000h", "1", "--action", "deny"},
 		     {"protect", "1", "0x1000", "1", "--action", "allow"},
 		     {"protect", "1", "0x1000", "1", "--action", "deny", "--class", "kernel"},
+		     {"protect", "1", "0x1000", "1", "--action", "deny", "--class", "256"},
 		     {"policy", "--self-attach", "maybe"},
 	     })
 		EXPECT_EQ(run(args).status, 2) << (args.empty() ? "" : args[0]);
@@ -257,6 +258,8 @@ TEST_F(Ctl, ProtectAndRegions)
 	EXPECT_EQ(list["regions"][1],
 		  json({{"gpa", "0x200000"}, {"pages", 512}, {"class", "text"}, {"action", "deny"}}));
 
+	EXPECT_TRUE(has(run({"protect", "1", "0x9000", "1", "--action", "log", "--class", "0x7f"}).out, "class_127"));
+	EXPECT_EQ(run({"protect", "1", "0x9000", "1", "--action", "none"}).status, 0);
 	EXPECT_EQ(run({"protect", "1", "0x1000", "1", "--action", "none"}).status, 0);
 	expect_error({"protect", "1", "0x1000", "1", "--action", "none"}, 1, "no frame of the range is protected");
 	expect_error({"protect", "1", "0x1001", "1", "--action", "deny"}, 1, "not valid: Invalid argument");
@@ -333,6 +336,20 @@ TEST_F(Ctl, WatchUnknownFields)
 	const std::string line = run({"watch", "1", "--since", "0", "--count", "1"}).lines().at(0);
 	EXPECT_TRUE(has(line, "event_30 deny gpa 0x1000 in syscall")) << line;
 	EXPECT_FALSE(has(line, "rip")) << line;
+}
+
+// An event that is about no place in memory names none.
+TEST_F(Ctl, WatchSealed)
+{
+	rdt_event event{};
+
+	module.add_vm(500);
+	event.type = RDT_EV_SEALED;
+	event.range_pages = 44;
+	event.flags = RDT_EVF_HOST;
+	module.raise(1, event);
+	EXPECT_EQ(run({"watch", "1", "--since", "0", "--count", "1"}).lines().at(0),
+		  "    0.000000s vm 1 #1 sealed 44 pages [host]");
 }
 
 TEST_F(Ctl, WatchGateCode)

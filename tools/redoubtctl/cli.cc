@@ -47,6 +47,24 @@ CLI::Validator name_check(const Names &names)
 		"");
 }
 
+// A class is a label of the guest's choice, so one without a name is as good.
+std::optional<unsigned> class_value(const std::string &text)
+{
+	if (const auto named = classes.value(text))
+		return named;
+	const auto value = parse_number(text);
+	return value && *value <= 0xff ? std::optional(static_cast<unsigned>(*value)) : std::nullopt;
+}
+
+CLI::Validator class_check()
+{
+	return CLI::Validator(
+		[](std::string &text) {
+			return class_value(text) ? "" : "'" + text + "' is no number and none of: " + classes.list();
+		},
+		"");
+}
+
 CLI::Validator vm_check()
 {
 	return CLI::Validator(
@@ -145,7 +163,7 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 
 	sub = add("protect", "restrict writes to guest frames", [&](Context &ctx) {
 		return protect(ctx, args.vm, number(args.gpa), number(args.pages), *actions.value(args.action),
-			       *classes.value(args.cls));
+			       *class_value(args.cls));
 	});
 	add_vm(sub)->required();
 	sub->add_option("GPA", args.gpa, "guest-physical address of the first page")
@@ -154,7 +172,7 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 		->required()->check(number_check(1, UINT64_MAX));
 	sub->add_option("--action", args.action, actions.list() + "; none lifts the restriction")
 		->required()->check(name_check(actions));
-	sub->add_option("--class", args.cls, "a label for reports")->check(name_check(classes));
+	sub->add_option("--class", args.cls, "a label for reports")->check(class_check());
 
 	sub = add("policy", "the host's policy for all VMs", [&](Context &ctx) {
 		return policy(ctx, args.self_attach.empty() ? std::nullopt : std::optional<bool>(args.self_attach == "on"));

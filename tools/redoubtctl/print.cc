@@ -56,7 +56,7 @@ bool has_place(const rdt_event &event)
 	case RDT_EV_VM_DEAD:
 	case RDT_EV_SEALED:
 	case RDT_EV_TREE_CORRUPT:
-		return event.gpa || event.range_pages;
+		return event.gpa || event.range_gpa;
 	default:
 		return true;
 	}
@@ -107,6 +107,8 @@ std::string event_line(const rdt_event &event)
 		if (event.range_pages)
 			line += " in " + classes.name(event.cls) + " " + hex(event.range_gpa) + "+" +
 				plural(event.range_pages, "page");
+	} else if (event.range_pages) {
+		line += " " + plural(event.range_pages, "page");
 	}
 	if (!(event.flags & RDT_EVF_HOST) && (event.rip || event.cr3))
 		line += format(" by vcpu %u cpl %u view %u rip 0x%" PRIx64 " cr3 0x%" PRIx64, event.vcpu, event.cpl,
