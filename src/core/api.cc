@@ -91,7 +91,7 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 	/* Arguments that a call does not have must be zero. */
 	static constexpr u8 args[] = {
 		0, 0, 1, 1, 3, 2, 1, 1, /* ..DRIVER */
-		4, 1, 1,		/* ENTER (all are the driver's), LEAVE, RESUME */
+		4, 1, 2,		/* ENTER (all are the driver's), LEAVE, RESUME */
 	};
 	u32 call = nr - RDT_HC_BASE;
 
@@ -125,7 +125,7 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 		r = vm.leave(v, *cpu, arg[0]);
 		break;
 	case RDT_HC_RESUME:
-		r = vm.resume(v, *cpu, arg[0]);
+		r = vm.resume(v, *cpu, arg[0], arg[1]);
 		break;
 	}
 	*result = r;

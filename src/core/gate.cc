@@ -159,8 +159,11 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
  * The stub asks for its thread back, perhaps on another vCPU. The address space
  * it now runs in is the one to return to: the kernel may have moved it.
  */
-s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token)
+s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 {
+	if (flags & ~u64{RDT_RESUME_DROP})
+		return hc_einval;
+
 	Integrity *i = load_acquire(integrity_);
 	u8 refuse = 0;
 
@@ -182,6 +185,11 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token)
 	if (!s) {
 		report_gate(cpu, RDT_GATE_BAD_TOKEN);
 		return hc_einval;
+	}
+
+	if (flags & RDT_RESUME_DROP) {
+		s->release();
+		return 0;
 	}
 
 	const Context &c = s->context;

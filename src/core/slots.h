@@ -69,7 +69,7 @@ public:
 private:
 	bool move(State from, State to)
 	{
-		return __atomic_compare_exchange_n(&state_, &from, to, false, __ATOMIC_ACQ_REL,
+		return __atomic_compare_exchange(&state_, &from, &to, false, __ATOMIC_ACQ_REL,
 						   __ATOMIC_RELAXED);
 	}
 

@@ -56,7 +56,7 @@ public:
 	/* gate.cc */
 	s64 enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside);
 	s64 leave(Vcpu &v, rdt_cpu &cpu, u64 result);
-	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token);
+	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 

@@ -112,10 +112,14 @@
  */
 #define RDT_HC_LEAVE		(RDT_HC_BASE + 9)
 /**
- * RDT_HC_RESUME - (token) does not return: the slot goes on where an event
- * interrupted it. A token is good once. -EINVAL (alert): stale or forged.
+ * RDT_HC_RESUME - (token, flags) does not return: the slot goes on where an event
+ * interrupted it. A token is good once. -EINVAL (alert): stale or forged; unknown
+ * flags. With RDT_RESUME_DROP the thread does not go on: its slot is free again and
+ * the call returns 0 in normal mode (the event was an exception of the inside
+ * that nobody will mend).
  */
 #define RDT_HC_RESUME		(RDT_HC_BASE + 10)
+#define RDT_RESUME_DROP		1
 
 /* Kinds of driver frames. */
 #define RDT_DRV_TEXT		1	/* view 0: R-X, integrity: R-X */
