@@ -361,7 +361,7 @@ TEST_F(Ctl, WatchGateCode)
 	event.code = RDT_GATE_BAD_RIP;
 	event.rip = 0x1;
 	module.raise(1, event);
-	EXPECT_TRUE(has(run({"watch", "1", "--since", "0", "--count", "1"}).out, "gate bad_rip"));
+	EXPECT_TRUE(has(run({"watch", "1", "--since", "0", "--count", "1"}).out, "gate bad_rip by vcpu 0"));
 	EXPECT_EQ(run({"watch", "1", "--since", "0", "--count", "1", "--json"}).objects().at(0)["code_name"], "bad_rip");
 }
 

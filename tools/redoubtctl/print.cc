@@ -50,6 +50,7 @@ constexpr unsigned telling_flags = ~(RDT_EVF_GVA | RDT_EVF_OLD | RDT_EVF_NEW | R
 bool has_place(const rdt_event &event)
 {
 	switch (event.type) {
+	case RDT_EV_GATE:
 	case RDT_EV_ATTACH:
 	case RDT_EV_DETACH:
 	case RDT_EV_RESET:
