@@ -55,26 +55,35 @@ enum class [[nodiscard]] Status : u8 {
 	Busy,	 /* a writer is active: take the policy mutex and try again */
 };
 
-/* One plain load or store that the compiler may neither tear nor repeat. */
+/*
+ * One plain load or store that the compiler may neither tear nor repeat.
+ * (The forms of the builtins that take enums with every compiler.)
+ */
 template <class T> [[nodiscard]] inline T read_once(const T &v)
 {
-	return __atomic_load_n(&v, __ATOMIC_RELAXED);
+	T x;
+
+	__atomic_load(&v, &x, __ATOMIC_RELAXED);
+	return x;
 }
 
 template <class T> inline void write_once(T &v, T x)
 {
-	__atomic_store_n(&v, x, __ATOMIC_RELAXED);
+	__atomic_store(&v, &x, __ATOMIC_RELAXED);
 }
 
 /* Pairs: what was written before store_release() is seen after load_acquire(). */
 template <class T> [[nodiscard]] inline T load_acquire(const T &v)
 {
-	return __atomic_load_n(&v, __ATOMIC_ACQUIRE);
+	T x;
+
+	__atomic_load(&v, &x, __ATOMIC_ACQUIRE);
+	return x;
 }
 
 template <class T> inline void store_release(T &v, T x)
 {
-	__atomic_store_n(&v, x, __ATOMIC_RELEASE);
+	__atomic_store(&v, &x, __ATOMIC_RELEASE);
 }
 
 inline void cpu_relax()
