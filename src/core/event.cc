@@ -21,9 +21,12 @@ rdt_event Vm::event_for(u16 type, const rdt_cpu *cpu) const
 	return ev;
 }
 
-void Vm::report_write(u16 type, const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule,
-		      u8 action)
+void Vm::report_write(const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule, u8 action)
 {
+	u16 type = f.host			  ? RDT_EV_KVM_WRITE
+		   : rule.cls == RDT_CLS_NODE	  ? RDT_EV_TREE_WRITE
+		   : rule.cls >= RDT_CLS_DRV_TEXT ? RDT_EV_DRIVER_WRITE
+						  : RDT_EV_WRITE;
 	rdt_event ev = event_for(type, cpu);
 	u64 room = page_size - (f.gpa & (page_size - 1));
 	u32 n = static_cast<u32>(min_of<u64>(f.size && f.size < 8 ? f.size : 8, room));
@@ -46,7 +49,7 @@ void Vm::report_write(u16 type, const rdt_fault &f, const rdt_cpu *cpu, const Ru
 		ev.old_val = old_val;
 		ev.flags |= RDT_EVF_OLD;
 	}
-	if (f.new_val) {
+	if (f.new_val && f.size) {
 		__builtin_memcpy(&ev.new_val, f.new_val, n);
 		ev.flags |= RDT_EVF_NEW;
 	}

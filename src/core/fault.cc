@@ -138,7 +138,7 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 			Rule rule = {gfn, 1, RDT_CLS_OTHER, RDT_ACT_DENY};
 
 			(void)find_action(gfn, &rule);
-			report_write(RDT_EV_WRITE, f, &cpu, rule, RDT_ACT_DENY);
+			report_write(f, &cpu, rule, RDT_ACT_DENY);
 		}
 		leave(*v, cpu, static_cast<u64>(hc_eperm));
 		return RDT_V_RESUME;
@@ -169,11 +169,8 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 		return RDT_V_GP;
 	}
 
-	Rule rule;
+	Rule rule = {};
 	u8 action = find_action(gfn, &rule);
-	u16 type = rule.cls == RDT_CLS_NODE	      ? RDT_EV_TREE_WRITE
-		   : rule.cls >= RDT_CLS_DRV_TEXT ? RDT_EV_DRIVER_WRITE
-						      : RDT_EV_WRITE;
 
 	switch (action) {
 	case RDT_ACT_NONE:
@@ -181,10 +178,10 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	case RDT_ACT_LOG:
 		return RDT_V_EMULATE; /* kvm_write() reports it, with the value */
 	case RDT_ACT_FREEZE:
-		report_write(type, f, &cpu, rule, RDT_ACT_FREEZE);
+		report_write(f, &cpu, rule, RDT_ACT_FREEZE);
 		return RDT_V_FREEZE;
 	default:
-		report_write(type, f, &cpu, rule, RDT_ACT_DENY);
+		report_write(f, &cpu, rule, RDT_ACT_DENY);
 		return RDT_V_GP;
 	}
 }
@@ -201,10 +198,13 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 
 	if (action == RDT_ACT_NONE)
 		return RDT_V_PASS;
-	/* FREEZE cannot stop an emulation half-way: the write is refused. */
-	if (action != RDT_ACT_LOG)
+	/*
+	 * FREEZE cannot stop an emulation half-way: the write is refused. From inside
+	 * LOG is refused too, as fault() does.
+	 */
+	if (action != RDT_ACT_LOG || (cpu && cpu->view != view_root))
 		action = RDT_ACT_DENY;
-	report_write(f.host ? RDT_EV_KVM_WRITE : RDT_EV_WRITE, f, cpu, rule, action);
+	report_write(f, cpu, rule, action);
 	return action == RDT_ACT_LOG ? RDT_V_PASS : RDT_V_GP;
 }
 

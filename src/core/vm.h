@@ -104,8 +104,7 @@ private:
 	{
 		rdt_port_event(host_, &ev);
 	}
-	void report_write(u16 type, const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule,
-			  u8 action);
+	void report_write(const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule, u8 action);
 	void report_gate(const rdt_cpu &cpu, u8 code);
 	void report_refused(u16 type, const rdt_cpu *cpu, gpa_t gpa, u64 pages);
 
