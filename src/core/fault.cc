@@ -172,6 +172,14 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	Rule rule = {};
 	u8 action = find_action(gfn, &rule);
 
+	/*
+	 * The CPU updates accessed and dirty in what the guest declared to be page
+	 * tables. That is no alert; KVM's emulator walks in the CPU's place. Anywhere
+	 * else such an update sets bits in a page that only looks like a table.
+	 */
+	if (f.walk && action != RDT_ACT_NONE && rule.cls == RDT_CLS_PGTABLE)
+		return RDT_V_EMULATE;
+
 	switch (action) {
 	case RDT_ACT_NONE:
 		return RDT_V_PASS;

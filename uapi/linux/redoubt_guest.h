@@ -71,7 +71,7 @@
 #define RDT_CLS_RODATA		2
 #define RDT_CLS_IDT		3
 #define RDT_CLS_SYSCALL		4
-#define RDT_CLS_PGTABLE		5
+#define RDT_CLS_PGTABLE		5	/* the CPU still updates accessed and dirty here, silently */
 #define RDT_CLS_MODULE		6
 #define RDT_CLS_GUEST_MAX	0x7f
 #define RDT_CLS_NODE		0x80	/* a node page of the tree */
