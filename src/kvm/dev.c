@@ -53,9 +53,12 @@ static s32 rdt_vmm_pid(const struct rdt_vm *vm)
 static long rdt_fd_info(struct rdt_vm *vm, struct rdt_vm_info __user *arg)
 {
 	struct rdt_vm_info info = {};
+	int i;
 
 	rdt_core_info(vm->core, &info);
 	info.vm_id = vm->id;
+	for (i = 0; i < KVM_MAX_VCPUS; i++)
+		info.vcpus += !!READ_ONCE(vm->vcpu[i]);
 	info.vmm_pid = rdt_vmm_pid(vm);
 	if (READ_ONCE(vm->dead))
 		info.flags |= RDT_VM_DEAD;
