@@ -412,7 +412,7 @@ static void test_vm_fd_arguments(struct vm *vm, int fd)
 
 	is(ioctl(fd, RDT_VM_INFO, &after), 0, "uapi vm info again");
 	/* But that memory for the bitmap may have come, which is then kept. */
-	ok(after.host_bytes <= before.host_bytes + RAM / PAGE_SIZE / 8 + 2 * PAGE_SIZE,
+	ok(after.host_bytes <= before.host_bytes + 4 * PAGE_SIZE,
 	   "uapi refusals keep no more than the bitmap (%llu, %llu)", before.host_bytes,
 	   after.host_bytes);
 	after.host_bytes = before.host_bytes;
