@@ -8,8 +8,10 @@
  *     +---- release ---+    +-- resume --+
  *
  * A slot belongs to a thread of the guest: Running on one vCPU, Exited on none.
- * Each arrow is one compare-and-swap, so that two vCPUs that race for one token
- * cannot both win. Whoever made a slot Running owns its fields.
+ * State and token are one word: the token is the state Exited. So resume is one
+ * compare-and-swap, of two vCPUs that race for a token one wins, and a token that
+ * was read before somebody else used it up fits no later exit. Whoever made a
+ * slot Running owns its fields.
  */
 #pragma once
 
@@ -35,46 +37,50 @@ class Slot {
 public:
 	enum class State : u32 { Free, Running, Exited };
 
+	/* Every token has it: no other state can be asked for as one. */
+	static constexpr u64 token_bit = 1ull << 63;
+
 	[[nodiscard]] State state() const
 	{
-		return load_acquire(state_);
+		u64 word = load_acquire(word_);
+
+		return word & token_bit ? State::Exited
+		       : word		? State::Running
+					: State::Free;
 	}
 	bool claim()
 	{
-		return move(State::Free, State::Running);
+		return move(free, running);
 	}
 	void release()
 	{
-		token_ = 0;
-		store_release(state_, State::Free);
+		store_release(word_, free);
 	}
 	/* The context is complete; from here on another vCPU may resume it. */
 	void aexit(u64 token)
 	{
-		write_once(token_, token);
 		/* Pairs with the acquire in resume(). */
-		store_release(state_, State::Exited);
+		store_release(word_, token | token_bit);
 	}
 	/* One caller wins, with the one token. */
 	bool resume(u64 token)
 	{
-		if (state() != State::Exited || read_once(token_) != token)
-			return false;
-		return move(State::Exited, State::Running);
+		return token & token_bit && move(token, running);
 	}
 
 	Context context;
 	Caller caller;
 
 private:
-	bool move(State from, State to)
+	static constexpr u64 free = 0, running = 1;
+
+	bool move(u64 from, u64 to)
 	{
-		return __atomic_compare_exchange(&state_, &from, &to, false, __ATOMIC_ACQ_REL,
+		return __atomic_compare_exchange_n(&word_, &from, to, false, __ATOMIC_ACQ_REL,
 						   __ATOMIC_RELAXED);
 	}
 
-	State state_ = State::Free;
-	u64 token_ = 0;
+	u64 word_ = free;
 };
 
 /* A view's slots. Tokens carry the slot's number in their low bits. */
@@ -109,10 +115,10 @@ public:
 	{
 		return static_cast<unsigned>(s - slot_);
 	}
-	/* A token for a slot that never was one before, as far as 58 random bits go. */
+	/* A token for a slot that never was one before, as far as 57 random bits go. */
 	[[nodiscard]] u64 token(const Slot *s, u64 random) const
 	{
-		return (random & ~u64{max - 1}) | index(s);
+		return Slot::token_bit | (random & ~u64{max - 1}) | index(s);
 	}
 	[[nodiscard]] unsigned size() const
 	{
