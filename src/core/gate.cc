@@ -61,8 +61,8 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 		s->release();
 		return hc_eagain;
 	}
-	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.gpr[rbx], cpu.gpr[rbp],
-		     cpu.gpr[r12], cpu.gpr[r13], cpu.gpr[r14], cpu.gpr[r15]};
+	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.rflags,   cpu.gpr[rbx],
+		     cpu.gpr[rbp], cpu.gpr[r12], cpu.gpr[r13], cpu.gpr[r14], cpu.gpr[r15]};
 	v.slot = s;
 	v.view = view_integrity;
 	go(cpu, view_integrity, rip_inside, i->driver.stack_top[i->slots.index(s)], i->driver.cr3);
@@ -111,6 +111,9 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 	g[r13] = c.r13;
 	g[r14] = c.r14;
 	g[r15] = c.r15;
+	/* Cut short in the middle of the inside, too, its DF or IF is not the caller's. */
+	cpu.rflags = c.rflags;
+	cpu.dirty |= RDT_CPU_RFLAGS;
 	go(cpu, view_root, c.rip, c.rsp, c.cr3);
 	v.slot = nullptr;
 	v.view = view_root;
@@ -196,6 +199,7 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 
 	s->caller.rsp = cpu.rsp;
 	s->caller.cr3 = cpu.cr3;
+	s->caller.rflags = cpu.rflags;
 	for (unsigned n = 0; n < 16; n++)
 		cpu.gpr[n] = c.gpr[n];
 	cpu.rflags = c.rflags;

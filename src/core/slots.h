@@ -29,7 +29,7 @@ struct Context {
 
 /* What the caller gets back on the way out. */
 struct Caller {
-	u64 rip, rsp, cr3;
+	u64 rip, rsp, cr3, rflags;
 	u64 rbx, rbp, r12, r13, r14, r15;
 };
 
