@@ -66,7 +66,7 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 	v.slot = s;
 	v.view = view_integrity;
 	go(cpu, view_integrity, rip_inside, i->driver.stack_top[i->slots.index(s)], i->driver.cr3);
-	write_once(enters_, read_once(enters_) + 1);
+	__atomic_fetch_add(&enters_, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -153,7 +153,7 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	go(cpu, view_root, i->driver.resume_gva, s->caller.rsp, s->caller.cr3);
 	v.slot = nullptr;
 	v.view = view_root;
-	write_once(aexits_, read_once(aexits_) + 1);
+	__atomic_fetch_add(&aexits_, 1, __ATOMIC_RELAXED);
 	s->aexit(token);
 	return true;
 }

@@ -356,7 +356,8 @@ s64 Vm::detach()
 	if (ended_)
 		return hc_enodev;
 	/* Either we see the slot that enter() claimed or it sees this. */
-	__atomic_store_n(&closing_, true, __ATOMIC_SEQ_CST);
+	write_once(closing_, true);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!i || !i->slots.busy())
 		return 0;
 	write_once(closing_, false);
