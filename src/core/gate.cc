@@ -199,7 +199,6 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 
 	s->caller.rsp = cpu.rsp;
 	s->caller.cr3 = cpu.cr3;
-	s->caller.rflags = cpu.rflags;
 	for (unsigned n = 0; n < 16; n++)
 		cpu.gpr[n] = c.gpr[n];
 	cpu.rflags = c.rflags;
