@@ -30,12 +30,19 @@ static inline void rdt_vma_clear_flags(struct vm_area_struct *vma, vm_flags_t fl
 #define RDT_KVM_HAS_VM_TYPE
 #endif
 
+/* 6.4 renames what calls a function straight from another's entry. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+#define rdt_register_direct(ops, addr)		register_ftrace_direct(ops, addr)
+#define rdt_unregister_direct(ops, addr)	unregister_ftrace_direct(ops, addr, false)
+#else
+#define rdt_register_direct(ops, addr)		register_ftrace_direct_multi(ops, addr)
+#define rdt_unregister_direct(ops, addr)	unregister_ftrace_direct_multi(ops, addr)
+#endif
+
 /* 6.12 hides the registers in struct ftrace_regs. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
-#define rdt_set_ip(fregs, ip)	ftrace_regs_set_instruction_pointer(fregs, ip)
 #define rdt_args(fregs)		(&arch_ftrace_regs(fregs)->regs)
 #else
-#define rdt_set_ip(fregs, ip)	ftrace_instruction_pointer_set(fregs, ip)
 #define rdt_args(fregs)		(&(fregs)->regs)
 #endif
 

@@ -2,10 +2,13 @@
 /*
  * One table of hooks into KVM's functions (hooks.c). Two kinds:
  *
- * RDT_REPLACE(name): KVM's callers reach hook_<name>() in place of <name>(). The
- *   original is called with rdt_orig(name)(...): a static call behind ftrace's own
- *   call instruction, so it cannot recurse, costs no indirect branch and works
- *   where IBT has sealed the function.
+ * RDT_REPLACE(name): KVM's callers reach hook_<name>() in place of <name>(). ftrace
+ *   calls a trampoline of ours directly (no registers saved, which would cost
+ *   some hundred instructions an exit); it drops its return address and jumps
+ *   to the hook with <name>()'s arguments and caller in place. The original is
+ *   called with rdt_orig(name)(...): a static call behind ftrace's own call
+ *   instruction, so it cannot recurse, costs no indirect branch and works where
+ *   IBT has sealed the function.
  * RDT_EDIT(name): hook_<name>() sees the arguments before <name>() runs and may change
  *   them. Leaves room for a livepatch of the same function.
  *
@@ -19,6 +22,9 @@
 #include <linux/percpu.h>
 #include <linux/static_call.h>
 
+#include <asm/ibt.h>
+#include <asm/unwind_hints.h>
+
 #include <generated/kvm_layout.h>
 
 #include "compat.h"
@@ -29,13 +35,13 @@ struct rdt_hook {
 	const char *module;	/* as kallsyms spells it */
 	const char *name;
 	enum rdt_vendor vendor;
-	bool ipmodify;
 	bool selftest;		/* must have fired in the self-test */
 	u8 fentry;		/* offset of ftrace's call in the function */
 	bool fired;		/* racy on purpose: it only ever becomes true */
 	bool installed;
-	ftrace_func_t func;
-	struct static_call_key *key;	/* the original, for RDT_REPLACE */
+	ftrace_func_t func;		/* RDT_EDIT */
+	void (*direct)(void);		/* RDT_REPLACE: the trampoline */
+	struct static_call_key *key;	/* RDT_REPLACE: the original */
 	void *tramp;
 	unsigned long addr;
 	struct ftrace_ops ops;
@@ -67,17 +73,22 @@ static __always_inline void rdt_hook_leave(void)
 /* In the file that implements it. */
 #define RDT_REPLACE(_mod, _name, _vendor, _selftest)					\
 	DEFINE_STATIC_CALL_NULL(rdt_orig_##_name, rdt_##_name##_fn);			\
-	static rdt_##_name##_fn hook_##_name;						\
-	static void notrace rdt_cb_##_name(unsigned long ip, unsigned long parent,	\
-					   struct ftrace_ops *op,			\
-					   struct ftrace_regs *fregs)			\
-	{										\
-		rdt_set_ip(fregs, (unsigned long)hook_##_name);				\
-	}										\
+	static __used rdt_##_name##_fn hook_##_name;					\
+	extern void rdt_direct_##_name(void);						\
+	asm(".pushsection .text, \"ax\"\n"						\
+	    ".p2align 4\n"								\
+	    ".type rdt_direct_" #_name ", @function\n"					\
+	    "rdt_direct_" #_name ":\n\t"						\
+	    ASM_ENDBR									\
+	    "addq $8, %rsp\n\t"								\
+	    UNWIND_HINT_FUNC								\
+	    "jmp hook_" #_name "\n"							\
+	    ".size rdt_direct_" #_name ", .-rdt_direct_" #_name "\n"			\
+	    ".popsection");								\
 	struct rdt_hook rdt_hook_##_name = {						\
-		.module = #_mod, .name = #_name, .vendor = _vendor, .ipmodify = true,	\
+		.module = #_mod, .name = #_name, .vendor = _vendor,			\
 		.selftest = _selftest, .fentry = RDT_FENTRY_##_name,			\
-		.func = rdt_cb_##_name, .key = &STATIC_CALL_KEY(rdt_orig_##_name),	\
+		.direct = rdt_direct_##_name, .key = &STATIC_CALL_KEY(rdt_orig_##_name),\
 		.tramp = STATIC_CALL_TRAMP_ADDR(rdt_orig_##_name),			\
 	}
 

@@ -164,15 +164,19 @@ static int install_one(struct rdt_hook *h)
 {
 	int r;
 
-	h->ops.func = h->func;
-	/* PERMANENT: kernel.ftrace_enabled=0 is refused while a hook is in. */
-	h->ops.flags = FTRACE_OPS_FL_PERMANENT | (h->ipmodify ? FTRACE_OPS_FL_IPMODIFY : 0);
 	r = ftrace_set_filter_ip(&h->ops, h->addr + h->fentry, 0, 0);
 	if (r) {
 		pr_err("%s cannot be traced (%d)\n", h->name, r);
 		return r;
 	}
-	r = register_ftrace_function(&h->ops);
+	if (h->direct) {
+		r = rdt_register_direct(&h->ops, (unsigned long)h->direct);
+	} else {
+		/* PERMANENT: kernel.ftrace_enabled=0 is refused while one of these is in. */
+		h->ops.func = h->func;
+		h->ops.flags |= FTRACE_OPS_FL_PERMANENT;
+		r = register_ftrace_function(&h->ops);
+	}
 	if (r) {
 		pr_err("%s: %s (%d)\n", h->name,
 		       r == -EBUSY ? "another owner replaces it (livepatch?)" : "cannot be hooked", r);
@@ -212,7 +216,10 @@ void rdt_hooks_remove(void)
 	for (i = ARRAY_SIZE(hooks) - 1; i >= 0; i--) {
 		if (!hooks[i]->installed)
 			continue;
-		unregister_ftrace_function(&hooks[i]->ops);
+		if (hooks[i]->direct)
+			rdt_unregister_direct(&hooks[i]->ops, (unsigned long)hooks[i]->direct);
+		else
+			unregister_ftrace_function(&hooks[i]->ops);
 		ftrace_free_filter(&hooks[i]->ops);
 		hooks[i]->installed = false;
 	}
