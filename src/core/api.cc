@@ -104,7 +104,7 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 
 	switch (nr) {
 	case RDT_HC_NODE_ADD:
-		r = vm.node_add(arg[0], *cpu);
+		r = vm.node_add(arg[0]);
 		break;
 	case RDT_HC_PROTECT:
 		r = vm.protect(arg[0], arg[1], arg[2], cpu);

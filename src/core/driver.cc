@@ -73,6 +73,7 @@ const char *Driver::init(const rdt_driver_desc &d)
 		return "the call gate is not on a TEXT frame";
 
 	cr3 = d.cr3;
+	idt_gfn = d.idt_gpa >> page_shift;
 	idt_gva = d.idt_gva;
 	gate_gva = d.gate_gva;
 	exit_gva = d.exit_gva;

@@ -70,6 +70,7 @@ public:
 	}
 
 	u64 cr3 = 0;
+	gfn_t idt_gfn = 0;
 	u64 idt_gva = 0;
 	u64 gate_gva = 0;
 	u64 exit_gva = 0;

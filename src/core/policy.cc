@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Changing the policy. Everything here runs under the host's policy lock, checks
- * first and changes last: an error means that nothing changed.
+ * Changing the policy. Everything here runs under the host's policy lock: an error
+ * means that nothing changed.
  *
- * Order of a restriction: rule into the tree, bit into the bitmap, then zap.
- * After the zap no vCPU has a right that the bit refuses.
+ * Order of a restriction: bits into the bitmap, which all that can still fail comes
+ * after; then the rule into the tree; then zap. After the zap no vCPU has a
+ * right that the bits refuse. Whoever meets a bit without a rule meanwhile waits
+ * for the lock, see find_action(). A failure lifts the bits that no rule holds.
  */
 #include "vm.h"
 
@@ -87,12 +89,72 @@ s64 Vm::check_ram(gpa_t gpa, u64 pages) const
 		return hc_einval;
 	if (!rdt_port_is_ram(host_, first, pages))
 		return hc_efault;
-	if (rdt_port_holds_pv(host_, first, pages))
-		return hc_ebusy;
 	return 0;
 }
 
-s64 Vm::node_add(gpa_t gpa, const rdt_cpu &cpu)
+/*
+ * Sets the bits. KVM's own structures are looked for behind them: whoever sets one
+ * up now asks may_hold_pv() and is refused, or did so before and is found here.
+ * After an error the caller takes back those that were not set before.
+ */
+s64 Vm::set_bits(gfn_t first, u64 count)
+{
+	s64 err = guest_error(restricted_.set_range(first, count));
+
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!err && rdt_port_holds_pv(host_, first, count))
+		err = hc_ebusy;
+	return err;
+}
+
+/* The first frames from `from` on that a rule holds, of whatever kind. */
+Status Vm::next_rule(gfn_t from, Rule *out)
+{
+	const Integrity *i = integrity();
+	Range r;
+	Status s = tree_.next(from, &r);
+
+	if (s == Status::Corrupt)
+		return s;
+	*out = {gfn_limit, 0, 0, 0};
+	if (s == Status::Ok)
+		*out = {r.first, r.count, r.cls, static_cast<u8>(r.action)};
+
+	gfn_t node = tree_.next_node_page(from);
+
+	if (node < out->first)
+		*out = {node, 1, RDT_CLS_NODE, RDT_ACT_DENY};
+	/* The IDT's frame has a rule in the tree, which then comes first. */
+	for (unsigned k = 0; i && k < i->driver.regions(); k++) {
+		const Driver::Region &d = i->driver.region(k);
+
+		if (d.first + d.count > from && d.first < out->first)
+			*out = {d.first, d.count, class_of(d.kind), RDT_ACT_DENY};
+	}
+	return out->first < gfn_limit ? Status::Ok : Status::None;
+}
+
+/* Clears the bits that no rule holds. A corrupt tree cannot tell: all stay. */
+void Vm::lift(gfn_t first, u64 count)
+{
+	gfn_t at = first, end = first + count;
+	Rule r;
+
+	while (at < end) {
+		Status s = next_rule(at, &r);
+
+		if (s == Status::Corrupt)
+			return;
+
+		gfn_t stop = s == Status::Ok ? min_of(r.first, end) : end;
+
+		if (stop > at)
+			(void)restricted_.clear_range(at, stop - at);
+		at = s == Status::Ok ? r.first + r.count : end;
+	}
+}
+
+s64 Vm::node_add(gpa_t gpa)
 {
 	PolicyLock lock(host_);
 	gfn_t gfn = gpa >> page_shift;
@@ -111,27 +173,23 @@ s64 Vm::node_add(gpa_t gpa, const rdt_cpu &cpu)
 		return hc_enomem;
 
 	void *va = rdt_port_pin(host_, gfn, &n->pin);
-	Status s = Status::NoMem;
 
-	if (va)
-		s = restricted_.set_range(gfn, 1);
-	if (s == Status::Ok) {
+	err = va ? set_bits(gfn, 1) : s64{hc_efault};
+	if (!err) {
 		/* The guest loses the right to write before the page means anything. */
 		rdt_port_zap(host_, gfn, 1);
-		s = tree_.add_node_page(va, gfn);
-		if (s != Status::Ok)
-			(void)restricted_.clear_range(gfn, 1);
+		err = guest_error(tree_.add_node_page(va, gfn));
 	}
-	if (s != Status::Ok) {
+	if (err) {
+		(void)restricted_.clear_range(gfn, 1);
 		if (va)
 			rdt_port_unpin(host_, n->pin);
 		rdt_port_free(n);
-		return va ? guest_error(s) : hc_efault;
+		return err;
 	}
 	n->gfn = gfn;
 	n->next = node_pages_;
 	node_pages_ = n;
-	(void)cpu;
 	return static_cast<s64>(tree_.node_pages());
 }
 
@@ -190,36 +248,22 @@ s64 Vm::protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu)
 	Range r = {first, pages, static_cast<u8>(cls), static_cast<Action>(action),
 		   cpu ? u16{0} : flag_operator};
 	Caller_rights who = {!cpu, cpu && cpu->view == view_integrity};
-	Status s = builtin ? Status::Refused : restricted_.set_range(first, pages);
+	Status s = builtin	      ? Status::Refused
+		   : tree_.poisoned() ? Status::Corrupt
+				      : Status::Ok;
 
-	if (s == Status::Ok)
-		s = tree_.protect(r, may_only_add, &who);
-	if (s == Status::Ok)
-		rdt_port_zap(host_, first, pages);
-	else
-		sync_bits(first, pages);
+	if (s == Status::Ok) {
+		err = set_bits(first, pages);
+		if (!err)
+			s = tree_.protect(r, may_only_add, &who);
+		if (!err && s == Status::Ok)
+			rdt_port_zap(host_, first, pages);
+		else
+			lift(first, pages);
+	}
 	if (s == Status::Refused && cpu)
 		report_refused(RDT_EV_PROTECT_REFUSED, cpu, gpa, pages);
-	return guest_error(s);
-}
-
-/* Make the bits of these frames what the tree, the node pages and the driver say. */
-void Vm::sync_bits(gfn_t first, u64 count)
-{
-	gfn_t at = first, end = first + count;
-
-	while (at < end) {
-		at = restricted_.next_set(at, end);
-		if (at == end)
-			break;
-
-		Rule rule;
-
-		if (kind(at) == FrameKind::Idt || rule_of(at, &rule))
-			at++;
-		else
-			(void)restricted_.clear_range(at++, 1);
-	}
+	return err ? err : guest_error(s);
 }
 
 s64 Vm::unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu)
@@ -252,7 +296,7 @@ s64 Vm::unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu)
 	Status s = builtin ? Status::Refused : tree_.remove(first, pages, may_only_add, &who);
 
 	if (s == Status::Ok)
-		sync_bits(first, pages);
+		lift(first, pages);
 	else if (s == Status::Refused && cpu)
 		report_refused(RDT_EV_PROTECT_REFUSED, cpu, gpa, pages);
 	/* Rights that are given need no zap: the next write faults and finds them. */
@@ -279,8 +323,12 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 
 	PolicyLock lock(host_);
 
+	if (ended_)
+		return hc_enodev;
 	if (integrity())
 		return hc_eexist;
+	if (tree_.poisoned())
+		return guest_error(Status::Corrupt);
 
 	/* Too large for a kernel stack. */
 	struct Work {
@@ -310,26 +358,28 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 				     r.first << page_shift, r.count);
 	}
 
+	/* All but the IDT's frame were free, see above. */
+	bool idt_was_set = !err && restricted_.test(i->driver.idt_gfn);
 	unsigned set = 0;
 
-	for (; !err && set < i->driver.regions(); set++) {
-		const Driver::Region &r = i->driver.region(set);
+	for (; !err && set < i->driver.regions(); set++)
+		err = set_bits(i->driver.region(set).first, i->driver.region(set).count);
+	if (!err) {
+		/* Whoever may write the IDT decides where events go. */
+		Range rule = {i->driver.idt_gfn, 1, RDT_CLS_IDT, Action::Deny, 0};
+		Caller_rights who = {false, false};
+		Range old;
 
-		if (r.kind == FrameKind::Idt) {
-			/* Whoever may write the IDT decides where events go. */
-			Range rule = {r.first, 1, RDT_CLS_IDT, Action::Deny, 0};
-			Caller_rights who = {false, false};
-			Range old;
-
-			if (tree_.find(r.first, &old) != Status::Ok || old.action < Action::Deny)
-				err = guest_error(tree_.protect(rule, may_only_add, &who));
-		}
-		if (!err)
-			err = guest_error(restricted_.set_range(r.first, r.count));
+		if (tree_.find(rule.first, &old) != Status::Ok || old.action < Action::Deny)
+			err = guest_error(tree_.protect(rule, may_only_add, &who));
 	}
 	if (err) {
-		for (unsigned n = 0; n < set; n++)
-			sync_bits(i->driver.region(n).first, i->driver.region(n).count);
+		for (unsigned n = 0; n < set; n++) {
+			const Driver::Region &r = i->driver.region(n);
+
+			if (r.kind != FrameKind::Idt || !idt_was_set)
+				(void)restricted_.clear_range(r.first, r.count);
+		}
 		if (i)
 			rdt_port_free(i);
 	} else {
@@ -385,7 +435,8 @@ void Vm::info(rdt_vm_info &out)
 	out.frames = restricted_.weight();
 	out.ranges = tree_.ranges();
 	out.node_pages = tree_.node_pages();
-	out.host_bytes += sizeof(*this) + restricted_.host_bytes() + tree_.host_bytes() +
+	/* tree_ counts itself. */
+	out.host_bytes += sizeof(*this) - sizeof(tree_) + restricted_.host_bytes() + tree_.host_bytes() +
 			  tree_.node_pages() * sizeof(NodePage);
 	if (i) {
 		out.host_bytes += sizeof(*i);
@@ -400,10 +451,7 @@ void Vm::info(rdt_vm_info &out)
 	out.aexits = read_once(aexits_);
 }
 
-/*
- * Tree ranges, node pages and driver regions in one ascending list. Each step
- * takes whichever of the three comes first.
- */
+/* Tree ranges, node pages and driver regions in one ascending list. */
 s64 Vm::regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next)
 {
 	PolicyLock lock(host_);
@@ -411,34 +459,18 @@ s64 Vm::regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next)
 	if (ended_)
 		return hc_enodev;
 
-	const Integrity *i = integrity();
 	gfn_t at = from >> page_shift;
 	u32 n = 0;
 
 	while (n < room && at < gfn_limit) {
-		Range r;
-		Rule best = {gfn_limit, 0, 0, 0};
-		Status s = tree_.next(at, &r);
+		Rule best;
+		Status s = next_rule(at, &best);
 
 		if (s == Status::Corrupt) {
 			tree_corrupt();
 			return hc_euclean;
 		}
-		if (s == Status::Ok)
-			best = {r.first, r.count, r.cls, static_cast<u8>(r.action)};
-
-		gfn_t node = tree_.next_node_page(at);
-
-		if (node < best.first)
-			best = {node, 1, RDT_CLS_NODE, RDT_ACT_DENY};
-		for (unsigned k = 0; i && k < i->driver.regions(); k++) {
-			const Driver::Region &d = i->driver.region(k);
-
-			if (d.kind != FrameKind::Idt && d.first + d.count > at &&
-			    d.first < best.first)
-				best = {d.first, d.count, class_of(d.kind), RDT_ACT_DENY};
-		}
-		if (best.first >= gfn_limit) {
+		if (s != Status::Ok) {
 			at = gfn_limit;
 			break;
 		}

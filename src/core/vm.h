@@ -61,7 +61,7 @@ public:
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 
 	/* policy.cc; results are 0 or more, or -KVM_E* */
-	s64 node_add(gpa_t gpa, const rdt_cpu &cpu);
+	s64 node_add(gpa_t gpa);
 	s64 protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu);
 	s64 unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu);
 	s64 query(gpa_t gpa);
@@ -93,9 +93,11 @@ private:
 
 		return i ? i->driver.kind(gfn) : FrameKind::None;
 	}
-	void sync_bits(gfn_t first, u64 count);
+	Status next_rule(gfn_t from, Rule *out);
 	s64 guest_error(Status s);
 	s64 check_ram(gpa_t gpa, u64 pages) const;
+	s64 set_bits(gfn_t first, u64 count);
+	void lift(gfn_t first, u64 count);
 	void tree_corrupt();
 	void drop_guest_policy();
 
