@@ -12,7 +12,7 @@ bool page_aligned(u64 a)
 
 } // namespace
 
-const char *Driver::init(const rdt_driver_desc &d)
+const char *Driver::init(const rdt_driver_desc &d, u8 bits)
 {
 	if (d.size != sizeof(d) || d.flags)
 		return "size or flags";
@@ -25,13 +25,12 @@ const char *Driver::init(const rdt_driver_desc &d)
 		return "number of regions";
 	if (!page_aligned(d.cr3) || !page_aligned(d.idt_gpa) || !page_aligned(d.idt_gva))
 		return "alignment of cr3 or the IDT";
-	/* The caller's address space is not known here; 57 bits bound every mode. */
 	const u64 addresses[] = {d.idt_gva, d.gate_gva, d.exit_gva, d.call_gva, d.resume_gva};
 	for (u64 va : addresses)
-		if (!canonical(va, 57))
+		if (!canonical(va, bits))
 			return "an address is not canonical";
 	for (unsigned i = 0; i < d.slots; i++)
-		if (!canonical(d.stack_top[i], 57) || d.stack_top[i] & 15)
+		if (!canonical(d.stack_top[i], bits) || d.stack_top[i] & 15)
 			return "a stack top";
 
 	/* Insertion keeps them sorted; at most 201 of them. */
@@ -48,7 +47,7 @@ const char *Driver::init(const rdt_driver_desc &d)
 			region_[i] = region_[i - 1];
 		region_[at] = {first, count, k};
 		regions_++;
-		frames_ += count;
+		frames_ += k == FrameKind::Idt ? 0 : count;
 		return true;
 	};
 
@@ -81,6 +80,7 @@ const char *Driver::init(const rdt_driver_desc &d)
 	call_gpa = d.call_gpa;
 	resume_gva = d.resume_gva;
 	slots = d.slots;
+	va_bits = bits;
 	for (unsigned i = 0; i < d.slots; i++)
 		stack_top[i] = d.stack_top[i];
 	return nullptr;
@@ -108,20 +108,6 @@ FrameKind Driver::kind(gfn_t gfn) const
 	if (i < 0 || gfn - region_[i].first >= region_[i].count)
 		return FrameKind::None;
 	return region_[i].kind;
-}
-
-bool Driver::uniform(gfn_t first, u64 count) const
-{
-	int i = below(first + count - 1);
-
-	if (i < 0)
-		return true;
-
-	const Region &r = region_[i];
-
-	if (r.first + r.count <= first)
-		return true; /* none touches */
-	return r.first <= first && first + count <= r.first + r.count;
 }
 
 } // namespace redoubt

@@ -43,13 +43,12 @@ class Driver : Pinned {
 public:
 	/*
 	 * Checks and takes over a descriptor (a private copy, not guest memory).
+	 * va_bits: of the paging mode that its page tables are made for.
 	 * nullptr when right, else what is wrong with it, for the log.
 	 */
-	const char *init(const rdt_driver_desc &d);
+	const char *init(const rdt_driver_desc &d, u8 va_bits);
 
 	[[nodiscard]] FrameKind kind(gfn_t gfn) const;
-	/* kind() is the same for all of [first, first + count). */
-	[[nodiscard]] bool uniform(gfn_t first, u64 count) const;
 
 	struct Region {
 		gfn_t first;
@@ -64,6 +63,7 @@ public:
 	{
 		return region_[i];
 	}
+	/* The IDT's is not one. */
 	[[nodiscard]] u64 frames() const
 	{
 		return frames_;
@@ -78,6 +78,7 @@ public:
 	u64 call_gpa = 0;
 	u64 resume_gva = 0;
 	u32 slots = 0;
+	u8 va_bits = 0;
 	u64 stack_top[RDT_DRV_MAX_SLOTS] = {};
 
 private:

@@ -33,16 +33,17 @@ void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
  */
 s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 {
-	Integrity *i = load_acquire(integrity_);
+	Integrity *i = load_acquire(integrity_); /* there is one: the caller found its door */
 	u8 refuse = 0;
 
-	if (!i || cpu.cpl != 0)
+	if (cpu.cpl != 0)
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
 	else if (cpu.idt_base != i->driver.idt_gva)
 		refuse = RDT_GATE_BAD_IDT;
-	else if (!canonical(cpu.gpr[r11], cpu.va_bits) || !canonical(rip_inside, cpu.va_bits))
+	/* In another paging mode the driver's tables would mean other translations. */
+	else if (cpu.va_bits != i->driver.va_bits || !canonical(cpu.gpr[r11], cpu.va_bits))
 		refuse = RDT_GATE_BAD_STATE;
 	if (refuse) {
 		report_gate(cpu, refuse);
@@ -170,13 +171,15 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 	Integrity *i = load_acquire(integrity_);
 	u8 refuse = 0;
 
-	if (!i || cpu.cpl != 0)
+	if (!i)
+		refuse = RDT_GATE_BAD_STATE;
+	else if (cpu.cpl != 0)
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
 	else if (cpu.idt_base != i->driver.idt_gva)
 		refuse = RDT_GATE_BAD_IDT;
-	else if (!cpu.va_bits)
+	else if (cpu.va_bits != i->driver.va_bits)
 		refuse = RDT_GATE_BAD_STATE;
 	if (refuse) {
 		report_gate(cpu, refuse);

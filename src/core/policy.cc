@@ -343,7 +343,7 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 		err = hc_enomem;
 	else if (rdt_port_read(host_, desc, &copy->desc, sizeof(copy->desc)))
 		err = hc_efault;
-	else if (const char *wrong = i->driver.init(copy->desc)) {
+	else if (const char *wrong = i->driver.init(copy->desc, cpu.va_bits)) {
 		rdt_port_log(host_, wrong, desc, 0);
 		err = hc_einval;
 	}
