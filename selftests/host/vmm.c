@@ -210,7 +210,8 @@ static void set_cpuid(struct vcpu *v)
 		if (all.entry[i].function == 0xd && all.entry[i].index == 0)
 			xcrs.xcrs[0].value = all.entry[i].eax & 0xe7;
 	must(ioctl(v->fd, KVM_SET_CPUID2, &all), "KVM_SET_CPUID2");
-	if (xcrs.xcrs[0].value)
+	v->xsave = xcrs.xcrs[0].value;
+	if (v->xsave)
 		must(ioctl(v->fd, KVM_SET_XCRS, &xcrs), "KVM_SET_XCRS");
 }
 
@@ -236,7 +237,9 @@ static void set_sregs(struct vcpu *v)
 	s.idt.limit = PAGE_SIZE - 1;
 	s.cr0 = 0x80050033;	/* PG AM WP NE ET MP PE */
 	s.cr3 = GUEST_PML4;
-	s.cr4 = 0x40620;	/* OSXSAVE OSXMMEXCPT OSFXSR PAE */
+	s.cr4 = 0x620;		/* OSXMMEXCPT OSFXSR PAE */
+	if (v->xsave)		/* Linux turns XSAVE off on Bochs */
+		s.cr4 |= 0x40000;
 	s.efer = 0xd00;		/* NXE LMA LME */
 	must(ioctl(v->fd, KVM_SET_SREGS, &s), "KVM_SET_SREGS");
 }

@@ -27,6 +27,7 @@ struct vm;
 struct vcpu {
 	struct vm *vm;
 	int id, fd;
+	bool xsave;		/* the guest may use XSAVE, AVX... */
 	struct kvm_run *run;
 	size_t run_size;
 	uint32_t exit;		/* KVM_EXIT_* of the last stop */
