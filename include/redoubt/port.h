@@ -149,7 +149,9 @@ rdt_u8 rdt_core_vcpu_view(const struct rdt_core_vcpu *vcpu) RDT_NOEXCEPT;
 rdt_u8 rdt_core_access(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) RDT_NOEXCEPT;
 /**
  * rdt_core_max_level - largest page level (1: 4K, 2: 2M, 3: 1G) up to @level at
- * which all frames of the page that holds @gfn have one and the same permission.
+ * which the page that holds @gfn has no restricted frame. A page that is restricted
+ * throughout is mapped small too: then a frame that is released while its fault is
+ * under way cannot open the rest of the page.
  */
 int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) RDT_NOEXCEPT;
 

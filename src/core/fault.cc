@@ -219,9 +219,10 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 bool Vm::may_hold_pv(gpa_t gpa, u64 len)
 {
 	gfn_t first = gpa >> page_shift;
-	gfn_t last = (gpa + (len ? len - 1 : 0)) >> page_shift;
+	gpa_t end = gpa + (len ? len - 1 : 0);
+	gfn_t last = end >> page_shift;
 
-	if (last < first || !restricted_.any(first, last - first + 1))
+	if (end >= gpa && !restricted_.any(first, last - first + 1))
 		return true;
 	report_refused(RDT_EV_PV_STRUCT, nullptr, gpa, last - first + 1);
 	return false;
