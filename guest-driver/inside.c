@@ -17,7 +17,7 @@
 #define EPERM_		1
 #define ENOENT_		2
 #define ENXIO_		6
-#define EBUSY_		16
+#define EAGAIN_		11
 #define EEXIST_		17
 #define EINVAL_		22
 #define ENOSPC_		28
@@ -189,7 +189,7 @@ static long table_op(__u64 op, __u64 a, __u64 b, __u64 c)
 	long ret;
 
 	if (!try_lock())
-		return -EBUSY_;
+		return -EAGAIN_;
 	if (!table_sound()) {
 		ret = -EUCLEAN_;
 	} else if (op == RDT_OP_PROTECT) {

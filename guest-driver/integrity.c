@@ -213,7 +213,8 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
  * interrupted, preempted and go on on another CPU. An exception that the inside
  * itself raises ends it with -EFAULT.
  *
- * Return: the operation's result; -EAGAIN when all slots are taken, -EPERM when
+ * Return: the operation's result; -EAGAIN when all slots are taken, or the
+ * policy table is in use by another thread; -EPERM when
  * the host refused entry (it has raised an alert then), -ENODEV without
  * integrity mode.
  */
@@ -259,7 +260,7 @@ long redoubt_call_wait(unsigned long op, unsigned long a, unsigned long b, unsig
 	might_sleep();
 	for (;;) {
 		ret = redoubt_call(op, a, b, c);
-		if (ret != -EAGAIN && ret != -EBUSY)
+		if (ret != -EAGAIN)
 			return ret;
 		if (fatal_signal_pending(current))
 			return -EINTR;

@@ -97,30 +97,25 @@ static long protect_plain(phys_addr_t gpa, unsigned long pages, u64 attr, unsign
  * Tops up the node pages when the host has run out of tree nodes. May sleep.
  *
  * Return: 0; -EEXIST when a frame is protected by an earlier call; -ENOSPC when the policy
- * table is full; the errors of RDT_HC_PROTECT.
+ * table is full; -ENOMEM when the host has no memory; the errors of RDT_HC_PROTECT.
  */
 int redoubt_protect(phys_addr_t gpa, unsigned long pages, u64 attr, unsigned int flags)
 {
+	int tries = 0, err = 0;
 	long ret;
 
 	if (offset_in_page(gpa) || !pages || pages > U32_MAX || flags & ~RDT_F_REMOVABLE)
 		return -EINVAL;
 	mutex_lock(&lock);
-	for (;;) {
-		int err;
-
+	do {
 		if (rdt_sealed)
 			ret = redoubt_call_wait(RDT_OP_PROTECT, gpa, pages | (u64)flags << 32, attr);
 		else
 			ret = protect_plain(gpa, pages, attr, flags);
-		if (ret != -ENOMEM)
-			break;
-		err = donate_locked(1);
-		if (err) {
-			ret = err;
-			break;
-		}
-	}
+		/* One page holds the nodes of many ranges: if two do not help, it is the host. */
+		if (ret == -ENOMEM && tries < 2)
+			err = donate_locked(1);
+	} while (ret == -ENOMEM && !err && tries++ < 2);
 	mutex_unlock(&lock);
 	return ret;
 }

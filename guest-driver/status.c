@@ -49,7 +49,6 @@ static ssize_t status_show(struct kobject *k, struct kobj_attribute *a, char *bu
 			st & RDT_ST_ATTACHED ? "yes" : "no", st & RDT_ST_SEALED ? "yes" : "no",
 			st & RDT_ST_TREE_CORRUPT ? "CORRUPT" : "sound");
 	if (rdt_sealed) {
-		/* -EBUSY and -EAGAIN: the inside is at work. Ask again. */
 		long ret = redoubt_call_wait(RDT_OP_CHECK, 0, 0, 0);
 
 		at += sysfs_emit_at(buf, at, "policy table: %s\n",

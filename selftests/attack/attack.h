@@ -2,13 +2,7 @@
 #ifndef _REDOUBT_ATTACK_H
 #define _REDOUBT_ATTACK_H
 
-#include <linux/seq_file.h>
-#include <linux/types.h>
-
-/* One try, one line: "ok N - ..." when memory is as it was, else "not ok N - ...". */
-void report(struct seq_file *m, bool unharmed, const char *fmt, ...) __printf(3, 4);
-
-unsigned long symbol(const char *name);
+#include "../guest/tap.h"
 
 /*
  * Ways to write to memory that the guest's page tables make read-only.

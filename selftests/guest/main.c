@@ -1,3 +1,81 @@
 // SPDX-License-Identifier: GPL-2.0
-#include <linux/module.h>
-MODULE_LICENSE("GPL"); MODULE_DESCRIPTION("Redoubt: tests in the guest");
+/*
+ * redoubt_test: tests that need the guest's kernel. cat /proc/redoubt_test/<group>
+ * runs one and yields TAP. The driver must be loaded.
+ */
+#include <linux/mm.h>
+#include <linux/vmalloc.h>
+#include <asm/alternative.h>
+#include <asm/cpufeatures.h>
+#include <asm/io.h>
+#include "redoubt_driver.h"
+#include "tap_proc.h"
+#include "tests.h"
+
+long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
+{
+	long ret;
+
+	asm volatile(ALTERNATIVE("vmcall", "vmmcall", X86_FEATURE_VMMCALL)
+		     : "=a" (ret) : "a" (nr), "b" (a), "c" (b), "d" (c), "S" (0ul) : "memory");
+	return ret;
+}
+
+int guard_pages(struct seq_file *m, const void *start, unsigned int pages, unsigned int action)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < pages; i++) {
+		phys_addr_t gpa = page_to_phys(vmalloc_to_page(start + i * PAGE_SIZE));
+
+		err = redoubt_protect(gpa, 1, RDT_ATTR(action, RDT_CLS_OTHER), RDT_F_REMOVABLE);
+		if (err) {
+			report(m, false, "page %u cannot be protected: %d", i, err);
+			unguard_pages(m, start, i);
+			return err;
+		}
+	}
+	return 0;
+}
+
+void unguard_pages(struct seq_file *m, const void *start, unsigned int pages)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < pages; i++) {
+		err = redoubt_unprotect(page_to_phys(vmalloc_to_page(start + i * PAGE_SIZE)), 1);
+		if (err)
+			report(m, false, "page %u cannot be let go: %d", i, err);
+	}
+}
+
+static const struct tap_group groups[] = {
+	{ "log", test_log },
+	{ "deny", test_deny },
+	{ "pagetable", test_pagetable },
+	{ "policy", test_policy },
+	{ "many", test_many },
+	{ "badinput", test_badinput },
+	{ "calls", test_calls },
+	{ "threads", test_threads },
+	{ "storm", test_storm },
+	{ "migrate", test_migrate },
+	{ "foreign", test_foreign },
+};
+
+static int __init test_init(void)
+{
+	return tap_init("redoubt_test", groups, ARRAY_SIZE(groups));
+}
+
+static void __exit test_exit(void)
+{
+	remove_proc_subtree("redoubt_test", NULL);
+}
+
+module_init(test_init);
+module_exit(test_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Redoubt: tests in the guest's kernel");

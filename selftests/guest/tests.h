@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _REDOUBT_TESTS_H
+#define _REDOUBT_TESTS_H
+
+#include <linux/redoubt_guest.h>
+#include "tap.h"
+
+long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c);
+
+/* Protects @pages of vmalloc memory, removable; reports and returns an error. */
+int guard_pages(struct seq_file *m, const void *start, unsigned int pages, unsigned int action);
+void unguard_pages(struct seq_file *m, const void *start, unsigned int pages);
+
+void test_log(struct seq_file *m);
+void test_deny(struct seq_file *m);
+void test_pagetable(struct seq_file *m);
+void test_policy(struct seq_file *m);
+void test_many(struct seq_file *m);
+void test_badinput(struct seq_file *m);
+void test_calls(struct seq_file *m);
+void test_threads(struct seq_file *m);
+void test_storm(struct seq_file *m);
+void test_migrate(struct seq_file *m);
+void test_foreign(struct seq_file *m);
+
+#endif
