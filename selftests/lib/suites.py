@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The table of suites: what is tested where.
+
+A suite runs on each of its hosts, one a pair (arch, kernel), by one command that
+prints TAP. Suites with the same lab options share a boot of that host.
+"""
+import dataclasses
+import glob
+import os
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BOTH = ("6.1", "6.12")
+ALL = tuple((arch, kernel) for arch in ("ept", "npt") for kernel in BOTH)
+NPT = tuple(host for host in ALL if host[0] == "npt")
+EPT = tuple(host for host in ALL if host[0] == "ept")
+
+# Where suites find their files in the host
+LIB = "/usr/local/lib/redoubt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    name: str
+    command: str                # in the host; {arch} and {kernel} are filled in
+    hosts: tuple                # where it is part of the short run
+    long: tuple = ALL           # and of the long one
+    boot: str = "main"          # suites of one name share a boot
+    lab: tuple = ()             # options for scripts/lab besides the arch's own
+    files: tuple = ()           # (glob here, place there), {kernel} filled in
+    overlays: tuple = ()        # directories for lab --overlay
+    needs: tuple = ()           # make's arguments that build it
+    module: str = "loaded"      # or "free": see in-host
+    seconds: int = 120          # on NPT; Bochs gets six times that
+
+
+# The host's CPUs and memory. 6.12 on Bochs runs on the model that has IBT, and
+# Debian's 6.12 enforces it for the kernel.
+LAB = {
+    ("npt", "6.1"): ("--smp", "2"),
+    ("npt", "6.12"): ("--smp", "2"),
+    ("ept", "6.1"): (),
+    ("ept", "6.12"): ("--cpu", "tigerlake"),
+}
+BOCHS_TIMES = 6
+
+
+def host_tests():
+    """A program each, found by their sources."""
+    return [os.path.basename(p)[5:-2]
+            for p in sorted(glob.glob(f"{TOP}/selftests/host/test_*.c"))]
+
+
+def host_suite(test, **more):
+    return Suite(f"host/{test}", f"{LIB}/test_{test}", ALL,
+                 files=((f"build/host-tests/test_{test}", LIB),),
+                 needs=(("-C", "selftests/host"),), **more)
+
+
+def suites():
+    out = [
+        Suite("load", f"{LIB}/load-test --guest", NPT, boot="guest", module="free", seconds=300,
+              files=(("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB)),
+              needs=(("-C", "selftests/load"),)),
+    ]
+    out += [host_suite(t) for t in host_tests()]
+    return out
