@@ -96,6 +96,27 @@ static void set_view(struct kvm_vcpu *vcpu, u8 view)
 		kvm_make_request(KVM_REQ_TLB_FLUSH_CURRENT, vcpu);
 }
 
+RDT_IMPORT(kvm_amd, svm_set_rflags, RDT_SVM);
+RDT_IMPORT(kvm_intel, vmx_set_rflags, RDT_VMX);
+
+/*
+ * kvm_set_rflags() has KVM look for events to inject, which is dear and needed
+ * only when interrupts were off and now are on.
+ */
+static void set_rflags(struct kvm_vcpu *vcpu, unsigned long value)
+{
+	unsigned long old = kvm_get_rflags(vcpu);
+
+	if (old == value)
+		return;
+	if (vcpu->guest_debug || (~old & value & X86_EFLAGS_IF))
+		kvm_set_rflags(vcpu, value);
+	else if (rdt_is_vmx)
+		rdt_call(vmx_set_rflags)(vcpu, value);
+	else
+		rdt_call(svm_set_rflags)(vcpu, value);
+}
+
 void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
 {
 	if (cpu->dirty & RDT_CPU_RIP)
@@ -103,7 +124,7 @@ void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
 	if (cpu->dirty & RDT_CPU_RSP)
 		reg_write(vcpu, VCPU_REGS_RSP, cpu->rsp);
 	if (cpu->dirty & RDT_CPU_RFLAGS)
-		kvm_set_rflags(vcpu, cpu->rflags);
+		set_rflags(vcpu, cpu->rflags);
 	if (cpu->dirty & RDT_CPU_CR3 && vcpu->arch.cr3 != cpu->cr3) {
 		vcpu->arch.cr3 = cpu->cr3;
 		__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail);
