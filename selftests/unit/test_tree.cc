@@ -187,6 +187,28 @@ TEST(A2_NodePages, AreKnownByFrame)
 	EXPECT_EQ(w.remove_page(first), Status::None);
 }
 
+/* Nothing of the tree stays behind in a page that the guest gets back. */
+TEST(A2_NodePages, AreEmptyWhenGivenBack)
+{
+	TreeWorld w(13);
+	Range out;
+
+	ASSERT_EQ(w.add_page(), Status::Ok);
+	ASSERT_EQ(w.add_page(), Status::Ok);
+	for (unsigned i = 0; i < 127; i++)
+		ASSERT_EQ(w.tree.insert({i * 10, 5, 7, Action::Freeze, 9}), Status::Ok);
+	for (const auto &[gfn, page] : w.pages) {
+		const TreeNode nothing = {};
+
+		ASSERT_EQ(w.tree.remove_node_page(gfn), Status::Ok);
+		EXPECT_EQ(w.tree.verify(), Status::Ok);
+		EXPECT_EQ(w.tree.find(634, &out), Status::Ok);
+		for (unsigned i = 1; i < MonitorTree::slots_per_page; i++)
+			ASSERT_EQ(std::memcmp(page.get() + i, &nothing, sizeof(nothing)), 0);
+		ASSERT_EQ(w.tree.add_node_page(page.get(), gfn), Status::Ok);
+	}
+}
+
 TEST(A2_NodePages, BadInputChangesNothing)
 {
 	TreeWorld w(3);

@@ -355,6 +355,68 @@ TEST(A6_Hostile, EmptySlotsDoNotMatter)
 	EXPECT_EQ(w.tree.verify(), Status::Ok);
 }
 
+/*
+ * No loop, every key in order, every tag right, and far too deep: a list of 100. What
+ * goes down it must stop by counting, also the search for the node of a page to move.
+ */
+TEST(A6_Hostile, TooDeepIsCorrupt)
+{
+	for (unsigned operation = 0; operation < 7; operation++) {
+		TreeWorld w(6);
+		Range out;
+		Status s = Status::Ok;
+
+		ASSERT_EQ(w.add_page(), Status::Ok);
+		ASSERT_EQ(w.add_page(), Status::Ok);
+		for (unsigned i = 0; i < 100; i++)
+			ASSERT_EQ(w.tree.insert({i * 10, 5, 1, Action::Deny, 0}), Status::Ok);
+
+		/* ascending to the right, from the root on */
+		std::vector<u32> order{TreeTester::root(w.tree)};
+
+		for (u32 i = 1; i <= 100; i++)
+			if (i != order[0])
+				order.push_back(i);
+		for (unsigned i = 0; i < 100; i++) {
+			TreeNode *n = TreeTester::node(w.tree, order[i]);
+
+			n->first = i * 10;
+			n->left = 0;
+			n->right = i + 1 < 100 ? order[i + 1] : 0;
+		}
+		TreeTester::reseal(w.tree);
+
+		Probe p(w);
+
+		switch (operation) {
+		case 0:
+			s = w.tree.find(993, &out);
+			break;
+		case 1:
+			s = w.tree.next(995, &out);
+			break;
+		case 2:
+			s = w.tree.insert({996, 1, 1, Action::Deny, 0});
+			break;
+		case 3:
+			s = w.tree.protect({991, 1, 1, Action::Log, 0});
+			break;
+		case 4:
+			s = w.tree.remove(991, 1);
+			break;
+		case 5:
+			s = w.tree.remove_node_page(w.pages.begin()->first);
+			break;
+		case 6:
+			s = w.tree.verify();
+			break;
+		}
+		EXPECT_EQ(s, Status::Corrupt) << "operation " << operation;
+		EXPECT_LE(p.loads, operation < 2 ? find_bound : 100 * 4 * depth);
+		expect_dead(w);
+	}
+}
+
 /* verify() itself, on trees whose tags are right and whose shape is not. */
 TEST(A6_Verify, SeesEachBrokenInvariant)
 {
