@@ -6,12 +6,10 @@
 
 #include "hook.h"
 
-static s64 self_attach(struct kvm_vcpu *vcpu, struct rdt_vm *vm, const u64 *arg)
+static s64 self_attach(struct kvm_vcpu *vcpu, struct rdt_vm *vm)
 {
 	int r;
 
-	if (arg[0] || arg[1] || arg[2] || arg[3])
-		return -KVM_EINVAL;
 	if (vm)
 		return -EEXIST;
 	if (!(READ_ONCE(rdt_policy) & RDT_POLICY_SELF_ATTACH))
@@ -44,12 +42,14 @@ static int ours(struct kvm_vcpu *vcpu, u32 nr)
 		result = -ENOMEM;
 	else if (cpu.cpl || !cpu.va_bits)
 		result = -KVM_EPERM;
+	else if (nr <= RDT_HC_ATTACH && (arg[0] || arg[1] || arg[2] || arg[3]))
+		result = -KVM_EINVAL;
 	else if (nr == RDT_HC_VERSION)
 		result = RDT_ABI_VERSION;
 	else if (nr == RDT_HC_STATUS)
 		result = status(vm);
 	else if (nr == RDT_HC_ATTACH)
-		result = self_attach(vcpu, vm, (const u64 *)arg);
+		result = self_attach(vcpu, vm);
 	else if (vm && vcpu->arch.mmu == &vcpu->arch.root_mmu &&
 		 rdt_core_hypercall(vm->core, rv->core, nr, arg, &cpu, &result) ==
 			 RDT_HC_END_SWITCHED) {
