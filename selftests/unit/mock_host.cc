@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "mock_host.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include <sys/mman.h>
+
+namespace redoubt {
+
+namespace {
+
+[[noreturn]] void broken(const char *who, const char *what)
+{
+	std::fprintf(stderr, "mock host: %s: %s\n", who, what);
+	std::abort();
+}
+
+std::mutex random_lock;
+std::mt19937_64 random_source{1};
+std::vector<u64> random_next;
+
+} // namespace
+
+void mock_random(std::vector<u64> next)
+{
+	std::lock_guard<std::mutex> guard(random_lock);
+
+	random_next.assign(next.rbegin(), next.rend());
+}
+
+MockHost::MockHost(u64 frames) : frames_(frames)
+{
+	void *p = mmap(nullptr, frames << page_shift, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		broken("RAM", "no memory");
+	ram_ = static_cast<u8 *>(p);
+	memslots = {{0, frames}};
+}
+
+MockHost::~MockHost()
+{
+	if (owner_.load() != std::thread::id())
+		broken("end", "the policy lock is held");
+	if (!pins_.empty())
+		broken("end", "guest pages are pinned");
+	munmap(ram_, frames_ << page_shift);
+}
+
+void MockHost::unmap_ram()
+{
+	mprotect(ram_, frames_ << page_shift, PROT_NONE);
+}
+
+std::vector<MockHost::Zap> MockHost::take_zaps()
+{
+	std::lock_guard<std::mutex> guard(record_);
+
+	return std::exchange(zaps_, {});
+}
+
+std::vector<rdt_event> MockHost::take_events()
+{
+	std::lock_guard<std::mutex> guard(record_);
+
+	return std::exchange(events_, {});
+}
+
+std::vector<std::string> MockHost::take_log()
+{
+	std::lock_guard<std::mutex> guard(record_);
+
+	return std::exchange(log_, {});
+}
+
+void MockHost::lock()
+{
+	if (locked_by_me())
+		broken("lock", "taken twice");
+	policy_.lock();
+	owner_ = std::this_thread::get_id();
+	was_locked_ = true;
+}
+
+void MockHost::unlock()
+{
+	need_lock("unlock");
+	owner_ = std::thread::id();
+	policy_.unlock();
+}
+
+void MockHost::need_lock(const char *who) const
+{
+	if (!locked_by_me())
+		broken(who, "without the policy lock");
+}
+
+bool MockHost::visible(gfn_t gfn, u64 count) const
+{
+	while (count != 0) {
+		u64 step = 0;
+
+		for (const Memslot &s : memslots)
+			if (gfn >= s.first && gfn - s.first < s.count)
+				step = s.first + s.count - gfn;
+		if (step == 0)
+			return false;
+		step = min_of(step, count);
+		gfn += step;
+		count -= step;
+	}
+	return true;
+}
+
+bool MockHost::is_ram(gfn_t gfn, u64 count)
+{
+	need_lock("is_ram");
+	if (!valid_frames(gfn, count))
+		broken("is_ram", "frames out of range");
+	return visible(gfn, count);
+}
+
+bool MockHost::holds_pv(gfn_t gfn, u64 count)
+{
+	need_lock("holds_pv");
+	if (on_holds_pv)
+		on_holds_pv();
+	for (const Pv &p : pv)
+		if (p.gpa >> page_shift < gfn + count && (p.gpa + p.len - 1) >> page_shift >= gfn)
+			return true;
+	return false;
+}
+
+void MockHost::zap(gfn_t gfn, u64 count)
+{
+	need_lock("zap");
+	if (!valid_frames(gfn, count))
+		broken("zap", "frames out of range");
+	if (on_zap)
+		on_zap();
+
+	std::lock_guard<std::mutex> guard(record_);
+
+	zaps_.push_back({gfn, count});
+}
+
+void *MockHost::pin(gfn_t gfn, void **pin)
+{
+	need_lock("pin");
+	if (fail_pin || !visible(gfn, 1))
+		return nullptr;
+	*pin = std::malloc(1);
+	pins_.insert(*pin);
+	return page(gfn);
+}
+
+void MockHost::unpin(void *pin)
+{
+	if (pins_.erase(pin) != 1)
+		broken("unpin", "not pinned");
+	std::free(pin);
+}
+
+bool MockHost::read(gpa_t gpa, void *to, u32 len)
+{
+	if (fail_read || len == 0 || gpa >> 52)
+		return false;
+
+	gfn_t first = gpa >> page_shift, last = (gpa + len - 1) >> page_shift;
+
+	if (!visible(first, last - first + 1))
+		return false;
+	std::memcpy(to, ram_ + gpa, len);
+	return true;
+}
+
+void MockHost::event(const rdt_event &ev)
+{
+	std::lock_guard<std::mutex> guard(record_);
+
+	if (ev.seq || ev.time_ns || ev.vm_id)
+		broken("event", "the core filled in what is the host's");
+	for (u32 r : ev.reserved)
+		if (r)
+			broken("event", "reserved fields");
+	events_.push_back(ev);
+	events_.back().seq = ++seq_;
+}
+
+void MockHost::log(const char *what)
+{
+	std::lock_guard<std::mutex> guard(record_);
+
+	log_.emplace_back(what);
+}
+
+} // namespace redoubt
+
+using redoubt::MockHost;
+using redoubt::MockHv;
+
+static MockHost &of(void *host)
+{
+	return *static_cast<MockHost *>(host);
+}
+
+void rdt_port_lock(void *host)
+{
+	of(host).lock();
+}
+
+void rdt_port_unlock(void *host)
+{
+	of(host).unlock();
+}
+
+int rdt_port_is_ram(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	return of(host).is_ram(gfn, count);
+}
+
+int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	return of(host).holds_pv(gfn, count);
+}
+
+void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count)
+{
+	of(host).zap(gfn, count);
+}
+
+void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
+{
+	return of(host).pin(gfn, pin);
+}
+
+void rdt_port_unpin(void *host, void *pin)
+{
+	of(host).unpin(pin);
+}
+
+int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+{
+	return of(host).read(gpa, to, len) ? 0 : -1;
+}
+
+rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)
+{
+	const auto &pages = static_cast<MockHv *>(hv)->pages;
+	auto it = pages.find(gva >> redoubt::page_shift);
+
+	return it == pages.end() ? ~0ul : it->second | (gva & (redoubt::page_size - 1));
+}
+
+rdt_u64 rdt_port_random()
+{
+	std::lock_guard<std::mutex> guard(redoubt::random_lock);
+
+	if (redoubt::random_next.empty())
+		return redoubt::random_source();
+
+	rdt_u64 r = redoubt::random_next.back();
+
+	redoubt::random_next.pop_back();
+	return r;
+}
+
+void rdt_port_event(void *host, rdt_event *ev)
+{
+	of(host).event(*ev);
+}
+
+void rdt_port_log(void *host, const char *what, rdt_u64, rdt_u64)
+{
+	of(host).log(what);
+}
