@@ -5,6 +5,7 @@
  *
  *   labagent serve port:NAME      one command over a virtio-serial port
  *   labagent serve tty:/dev/ttyS1 one command over a serial line (Bochs)
+ *   labagent park tty:/dev/ttyS1  says 'P' and waits for 'C'
  *   labagent serve vsock:PORT     any number of commands, one a connection
  *   labagent exec  vsock:CID:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]
  *       -w  keep trying to connect for S seconds, as long as process PID lives
@@ -439,6 +440,16 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		return usage();
+	if (!strcmp(argv[1], "park") && !strncmp(argv[2], "tty:", 4)) {
+		unsigned char buf[FRAME_MAX];
+		size_t n;
+
+		fd = open_tty(argv[2] + 4);
+		if (fd < 0)
+			die(argv[2]);
+		send_frame(fd, 'P', "", 0);
+		return recv_frame(fd, buf, &n) == 'C' ? 0 : 125;
+	}
 	if (!strcmp(argv[1], "serve")) {
 		if (!strncmp(argv[2], "port:", 5))
 			fd = open_port(argv[2] + 5);

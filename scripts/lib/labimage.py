@@ -14,6 +14,7 @@ invalidated by hand.
 import hashlib
 import os
 import re
+import shutil
 import stat
 import subprocess
 
@@ -69,6 +70,9 @@ class Tree:
 
     def text(self, path, text, mode=0o644):
         self._put(path, stat.S_IFREG | mode, text.encode())
+
+    def data(self, path, data, mode=0o644):
+        self._put(path, stat.S_IFREG | mode, data)
 
     def node(self, path, kind, mode, major, minor):
         self._put(path, kind | mode, rdev=(major, minor))
@@ -245,13 +249,25 @@ def cached(cache, name, key, build):
     return path
 
 
-def agent(cache):
-    source = f"{HERE}/labagent.c"
+def compiled(name, flags, cache):
+    """A helper in C, built on this machine."""
+    source = f"{HERE}/{name}.c"
 
     def build(path):
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-s", "-o", f"{path}.tmp", source], check=True)
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-s", *flags, "-o", f"{path}.tmp", source], check=True)
         os.rename(f"{path}.tmp", path)
-    return cached(cache, "agent", _key(source, open(source).read()), build)
+    return cached(cache, name, _key(source, *flags), build)
+
+
+def agent(cache):
+    return compiled("labagent", ["-static"], cache)
+
+
+def concatenate(layers, path):
+    with open(path, "wb") as out:
+        for layer in layers:
+            with open(layer, "rb") as f:
+                shutil.copyfileobj(f, out, 1 << 20)
 
 
 def skeleton(cache):
@@ -275,9 +291,11 @@ def base_layer(cache, kernel):
     def build(path):
         tree = skeleton(cache)
         kernel.add_modules(tree, HOST_MODULES)
+        tree.file("init", init, 0o755)
         tree.write(path)
+    init = f"{HERE}/rootfs/init"
     key = _key("busybox", "/usr/bin/busybox", agent(cache), kernel.modules + "/modules.dep",
-               " ".join(HOST_MODULES))
+               " ".join(HOST_MODULES), init)
     return cached(cache, f"base-{kernel.series}", key, build)
 
 
@@ -311,6 +329,7 @@ def run_layer(path, kernel, guest, overlays):
     """What changes from run to run. Returns nothing; writes the cpio to path."""
     tree = Tree()
     tree.lay_over(f"{HERE}/rootfs")
+    tree.data("etc/lab.seed", os.urandom(64), 0o600)
     kernel.add_built(tree, HOST_MODULES, built_modules(f"{TOP}/build/{kernel.series}"))
     if guest:
         guest.add_built(tree, GUEST_MODULES,

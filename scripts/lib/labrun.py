@@ -85,10 +85,14 @@ def same_file(a, b):
 
 
 class Run:
+    # for the emulators' modules
+    error, gone, note = LabError, HostGone, staticmethod(note)
+
     def __init__(self, args):
         self.args = args
         self.began = time.monotonic()
         self.deadline = self.began + args.timeout if args.timeout else None
+        self.cache = cache_dir()
         self.proc = None
         self.emulator = {"npt": Npt, "ept": Ept}[args.arch](self)
         self.dir = tempfile.mkdtemp(prefix="lab.")
@@ -96,26 +100,17 @@ class Run:
         self.saved_tty = None
 
     def build_image(self):
-        a, cache = self.args, cache_dir()
+        a, cache = self.args, self.cache
         try:
             self.kernel = labimage.Kernel(cache, a.kernel)
             self.guest = labimage.Kernel(cache, a.guest_kernel) if a.guest else None
         except FileNotFoundError as e:
             raise LabError(f"{e.filename} is not there: run scripts/setup first") from e
-        layers = [labimage.base_layer(cache, self.kernel)]
+        self.fixed_layers = [labimage.base_layer(cache, self.kernel)]
         if self.guest:
-            layers.append(labimage.guest_layer(cache, self.guest))
-        layers.append(f"{self.dir}/run.cpio")
-        labimage.run_layer(layers[-1], self.kernel, self.guest, a.overlay)
-        self.layers = layers
-
-    def initrd(self):
-        path = f"{self.dir}/initrd"
-        with open(path, "wb") as out:
-            for layer in self.layers:
-                with open(layer, "rb") as f:
-                    shutil.copyfileobj(f, out, 1 << 20)
-        return path
+            self.fixed_layers.append(labimage.guest_layer(cache, self.guest))
+        self.run_layer = f"{self.dir}/run.cpio"
+        labimage.run_layer(self.run_layer, self.kernel, self.guest, a.overlay)
 
     def spawn(self, argv, **kw):
         """The emulator dies with us, however we die."""

@@ -3,6 +3,8 @@
 import socket
 import subprocess
 
+import labimage
+
 
 class Npt:
     def __init__(self, run):
@@ -14,10 +16,12 @@ class Npt:
         accel = "tcg,thread=multi" if a.smp > 1 and not a.icount else "tcg,thread=single"
         line = ("console=ttyS0 panic=-1 printk.devkmsg=on "
                 "lab.channel=port:lab lab.modules=kvm_amd " + a.append)
+        initrd = f"{self.run.dir}/initrd"
+        labimage.concatenate(self.run.fixed_layers + [self.run.run_layer], initrd)
         argv = ["qemu-system-x86_64", "-accel", accel, "-machine", "q35",
                 "-cpu", (a.cpu or "max") + ",+svm", "-smp", str(a.smp), "-m", str(a.mem),
                 "-nodefaults", "-display", "none", "-no-reboot",
-                "-kernel", self.run.kernel.vmlinuz, "-initrd", self.run.initrd(), "-append", line,
+                "-kernel", self.run.kernel.vmlinuz, "-initrd", initrd, "-append", line,
                 "-chardev", f"file,id=console,path={self.run.dir}/console.log",
                 "-serial", "chardev:console",
                 "-device", "virtio-serial-pci",
