@@ -51,6 +51,10 @@ void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count);
 /* Map a guest page for good. *pin is handed back to unpin. NULL: not RAM. May sleep. */
 void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin);
 void rdt_port_unpin(void *host, void *pin);
+/* The same for the length of one step, on a vCPU's thread; the page is about to be written. */
+void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie);
+/* Any thread. Does not sleep. */
+void rdt_port_release(void *host, void *cookie);
 /* Copy guest memory. 0 or -1. May sleep. */
 int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len);
 
@@ -74,6 +78,7 @@ void rdt_port_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
 
 #define RDT_VIEW_ROOT		0
 #define RDT_VIEW_INTEGRITY	1
+#define RDT_VIEW_STEP		31	/* one vCPU, one instruction; see rdt_core_step_begin() */
 
 /**
  * struct rdt_cpu - a vCPU at an exit.
@@ -126,7 +131,8 @@ enum rdt_verdict {
 	RDT_V_PASS,		/* KVM goes on as if we were not there */
 	RDT_V_RESUME,		/* re-enter the guest (registers as @cpu says) */
 	RDT_V_GP,		/* nothing changes; #GP(0) */
-	RDT_V_EMULATE,		/* let the write happen, through KVM's emulator, and record it */
+	RDT_V_STEP,		/* let the instruction happen and record what it writes:
+				 * rdt_core_step_begin(), or KVM's emulator where that fails */
 	RDT_V_FREEZE,		/* nothing changes; stop, tell the VMM */
 	RDT_V_AEX,		/* an asynchronous exit was made: see rdt_core_aex() */
 };
@@ -164,9 +170,31 @@ enum rdt_verdict rdt_core_fault(struct rdt_core_vm *vm, struct rdt_core_vcpu *vc
 				const struct rdt_fault *f, struct rdt_cpu *cpu) RDT_NOEXCEPT;
 
 /**
- * rdt_core_written - a write that RDT_V_EMULATE allowed is about to happen with
- * this value: record it. Also asked for every other write that KVM does on
- * the guest's behalf (f->emulated). Returns PASS (do it) or GP (do not).
+ * rdt_core_step_begin - the vCPU is to run one instruction in RDT_VIEW_STEP.
+ * One vCPU of a VM at a time; the host sees to that, and to it that the vCPU leaves
+ * the view after one instruction or one event's delivery.
+ * @f: the fault that RDT_V_STEP answered. @cpu: the writer, for events.
+ * Returns 1, or 0: no memory, or the rule has changed; nothing was begun. May sleep.
+ */
+int rdt_core_step_begin(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
+			const struct rdt_fault *f, const struct rdt_cpu *cpu) RDT_NOEXCEPT;
+/* Another fault in the step: 1 the access is granted now, 0 it is not the step's to grant. */
+int rdt_core_step_grant(struct rdt_core_vm *vm, const struct rdt_fault *f) RDT_NOEXCEPT;
+/**
+ * rdt_core_step_end - report what the step has written; the vCPU's view is root.
+ * @done: the instruction was executed (or one iteration, or the event delivered):
+ * a write that changed nothing is reported too. @event: it was an event.
+ * Any thread, while the vCPU does not run.
+ */
+#define RDT_STEP_UNDONE	1	/* it wrote what it must not: memory is as before, the CPU must be */
+#define RDT_STEP_FREEZE	2	/* and the vCPU stops there */
+rdt_u8 rdt_core_step_end(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, int done,
+			 int event) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_kvm_write - KVM itself is about to write for the guest: its emulator
+ * or a structure that it keeps (f->emulated, f->host). Returns PASS (do it, it
+ * is recorded) or GP (do not).
  */
 enum rdt_verdict rdt_core_kvm_write(struct rdt_core_vm *vm, const struct rdt_fault *f,
 				    const struct rdt_cpu *cpu) RDT_NOEXCEPT;

@@ -71,6 +71,22 @@ rdt_verdict rdt_core_kvm_write(rdt_core_vm *vm, const rdt_fault *f, const rdt_cp
 	return vm->vm.kvm_write(*f, cpu);
 }
 
+int rdt_core_step_begin(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault *f,
+			const rdt_cpu *cpu) noexcept
+{
+	return vm->vm.step_begin(vcpu->vcpu, *f, *cpu);
+}
+
+int rdt_core_step_grant(rdt_core_vm *vm, const rdt_fault *f) noexcept
+{
+	return vm->vm.step_grant(*f);
+}
+
+rdt_u8 rdt_core_step_end(rdt_core_vm *vm, rdt_core_vcpu *vcpu, int done, int event) noexcept
+{
+	return vm->vm.step_end(vcpu->vcpu, done, event);
+}
+
 int rdt_core_may_hold_pv(rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 len) noexcept
 {
 	return vm->vm.may_hold_pv(gpa, len);

@@ -12,15 +12,18 @@ u8 Vm::access(u8 view, gfn_t gfn) const
 {
 	bool restricted = restricted_.test(gfn);
 
-	if (view == view_root) {
+	if (view == view_root || view == view_step) {
 		if (!restricted)
 			return RDT_ACC_RWX;
+
+		u8 w = view == view_step && step_.granted(gfn) ? RDT_ACC_W : 0;
+
 		switch (kind(gfn)) {
 		case FrameKind::Gate: /* a jump to it is the fault door */
 		case FrameKind::Data:
 			return RDT_ACC_R;
 		default:
-			return RDT_ACC_R | RDT_ACC_X;
+			return RDT_ACC_R | RDT_ACC_X | w;
 		}
 	}
 	if (view != view_integrity)
@@ -172,19 +175,11 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	Rule rule = {};
 	u8 action = find_action(gfn, &rule);
 
-	/*
-	 * The CPU updates accessed and dirty in what the guest declared to be page
-	 * tables. That is no alert; KVM's emulator walks in the CPU's place. Anywhere
-	 * else such an update sets bits in a page that only looks like a table.
-	 */
-	if (f.walk && action != RDT_ACT_NONE && rule.cls == RDT_CLS_PGTABLE)
-		return RDT_V_EMULATE;
-
+	if (steppable(f, rule, action))
+		return RDT_V_STEP;
 	switch (action) {
 	case RDT_ACT_NONE:
 		return RDT_V_PASS;
-	case RDT_ACT_LOG:
-		return RDT_V_EMULATE; /* kvm_write() reports it, with the value */
 	case RDT_ACT_FREEZE:
 		report_write(f, &cpu, rule, RDT_ACT_FREEZE);
 		return RDT_V_FREEZE;
@@ -210,7 +205,7 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 	 * FREEZE cannot stop an emulation half-way: the write is refused. From inside
 	 * LOG is refused too, as fault() does.
 	 */
-	if (action != RDT_ACT_LOG || (cpu && cpu->view != view_root))
+	if (action != RDT_ACT_LOG || (cpu && cpu->view == view_integrity))
 		action = RDT_ACT_DENY;
 	report_write(f, cpu, rule, action);
 	return action == RDT_ACT_LOG ? RDT_V_PASS : RDT_V_GP;

@@ -38,6 +38,7 @@ bool page_aligned(u64 a)
 
 Vm::~Vm()
 {
+	step_stop();
 	drop_guest_policy();
 }
 
@@ -177,7 +178,7 @@ s64 Vm::node_add(gpa_t gpa)
 	err = va ? set_bits(gfn, 1) : s64{hc_efault};
 	if (!err) {
 		/* The guest loses the right to write before the page means anything. */
-		rdt_port_zap(host_, gfn, 1);
+		zap(gfn, 1);
 		err = guest_error(tree_.add_node_page(va, gfn));
 	}
 	if (err) {
@@ -257,7 +258,7 @@ s64 Vm::protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu)
 		if (!err)
 			s = tree_.protect(r, may_only_add, &who);
 		if (!err && s == Status::Ok)
-			rdt_port_zap(host_, first, pages);
+			zap(first, pages);
 		else
 			lift(first, pages);
 	}
@@ -386,7 +387,7 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 		i->slots.init(i->driver.slots);
 		store_release(integrity_, i); /* pairs with integrity() */
 		for (unsigned n = 0; n < i->driver.regions(); n++)
-			rdt_port_zap(host_, i->driver.region(n).first, i->driver.region(n).count);
+			zap(i->driver.region(n).first, i->driver.region(n).count);
 
 		rdt_event ev = event_for(RDT_EV_SEALED, &cpu);
 
@@ -419,6 +420,7 @@ void Vm::end()
 	PolicyLock lock(host_);
 
 	ended_ = true;
+	step_stop();
 	drop_guest_policy();
 }
 
@@ -449,6 +451,7 @@ void Vm::info(rdt_vm_info &out)
 		out.flags |= RDT_VM_TREE_CORRUPT;
 	out.enters = read_once(enters_);
 	out.aexits = read_once(aexits_);
+	out.steps = read_once(steps_);
 }
 
 /* Tree ranges, node pages and driver regions in one ascending list. */

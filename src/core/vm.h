@@ -15,6 +15,7 @@
 #include "driver.h"
 #include "frame_bitmap.h"
 #include "slots.h"
+#include "step.h"
 #include "tree.h"
 
 #include <linux/redoubt.h>
@@ -25,6 +26,7 @@ namespace redoubt {
 
 inline constexpr u8 view_root = RDT_VIEW_ROOT;
 inline constexpr u8 view_integrity = RDT_VIEW_INTEGRITY;
+inline constexpr u8 view_step = RDT_VIEW_STEP;
 
 struct Vcpu {
 	void *hv;
@@ -60,6 +62,11 @@ public:
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 
+	/* step.cc; by the vCPU that owns the step, but for step_stop() */
+	bool step_begin(Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu);
+	bool step_grant(const rdt_fault &f);
+	u8 step_end(Vcpu &v, bool done, bool event);
+
 	/* policy.cc; results are 0 or more, or -KVM_E* */
 	s64 node_add(gpa_t gpa);
 	s64 protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu);
@@ -73,13 +80,6 @@ public:
 	[[nodiscard]] u32 status() const;
 
 private:
-	/* A range as reports see it, the built-in ones included. */
-	struct Rule {
-		gfn_t first;
-		u64 count;
-		u8 cls;
-		u8 action; /* RDT_ACT_* */
-	};
 	bool rule_of(gfn_t gfn, Rule *out);
 	u8 find_action(gfn_t gfn, Rule *out);
 	[[nodiscard]] const Integrity *integrity() const
@@ -94,6 +94,14 @@ private:
 		return i ? i->driver.kind(gfn) : FrameKind::None;
 	}
 	Status next_rule(gfn_t from, Rule *out);
+	/* After a rule has changed: no vCPU keeps a right that it had before. */
+	void zap(gfn_t first, u64 count)
+	{
+		/* Pairs with the fence in step_grant(). */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		step_.revoke(first, count);
+		rdt_port_zap(host_, first, count);
+	}
 	s64 guest_error(Status s);
 	s64 check_ram(gpa_t gpa, u64 pages) const;
 	s64 set_bits(gfn_t first, u64 count);
@@ -107,6 +115,12 @@ private:
 		rdt_port_event(host_, &ev);
 	}
 	void report_write(const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule, u8 action);
+	static bool steppable(const rdt_fault &f, const Rule &rule, u8 action);
+	bool step_hold(StepFrames::Frame &f);
+	void step_undo(StepFrames::Frame &f);
+	void step_release();
+	void step_stop();
+	void report_step(const StepFrames::Frame &f, unsigned word, u8 action, bool event);
 	void report_gate(const rdt_cpu &cpu, u8 code);
 	void report_refused(u16 type, const rdt_cpu *cpu, gpa_t gpa, u64 pages);
 
@@ -128,7 +142,11 @@ private:
 	NodePage *node_pages_ = nullptr;
 
 	/* Counters for info(); relaxed. */
-	u64 enters_ = 0, aexits_ = 0;
+	u64 enters_ = 0, aexits_ = 0, steps_ = 0;
+
+	StepFrames step_;
+	rdt_cpu writer_ = {}; /* the step's, as it began */
+
 	friend struct VmTester;
 };
 

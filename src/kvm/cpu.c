@@ -6,47 +6,10 @@
  */
 #include "redoubt.h"
 
-#include <asm/svm.h>
-#include <asm/vmx.h>
-
 #include "cpu.h"
 #include "hook.h"
 
 bool rdt_is_vmx __ro_after_init;
-
-static unsigned long vmread(unsigned long field)
-{
-	unsigned long value = 0;
-
-	asm volatile("vmread %1, %0" : "=rm"(value) : "r"(field) : "cc");
-	return value;
-}
-
-static void vmwrite(unsigned long field, unsigned long value)
-{
-	asm volatile("vmwrite %1, %0" : : "r"(field), "rm"(value) : "cc");
-}
-
-static struct vmcb *vmcb_of(struct kvm_vcpu *vcpu)
-{
-	/* struct kvm_vcpu is the first member of struct vcpu_svm. */
-	return rdt_member(vcpu, vcpu_svm, vmcb);
-}
-
-/* What KVM's own kvm_cache_regs.h does; it is not among the public headers. */
-static unsigned long reg_read(struct kvm_vcpu *vcpu, enum kvm_reg reg)
-{
-	if (!test_bit(reg, (unsigned long *)&vcpu->arch.regs_avail))
-		static_call(kvm_x86_cache_reg)(vcpu, reg);
-	return vcpu->arch.regs[reg];
-}
-
-static void reg_write(struct kvm_vcpu *vcpu, enum kvm_reg reg, unsigned long value)
-{
-	vcpu->arch.regs[reg] = value;
-	__set_bit(reg, (unsigned long *)&vcpu->arch.regs_avail);
-	__set_bit(reg, (unsigned long *)&vcpu->arch.regs_dirty);
-}
 
 static unsigned long cr3_read(struct kvm_vcpu *vcpu)
 {
@@ -82,7 +45,7 @@ void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
 	cpu->dirty = 0;
 }
 
-static void set_view(struct kvm_vcpu *vcpu, u8 view)
+void rdt_cpu_set_view(struct kvm_vcpu *vcpu, u8 view)
 {
 	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
 
@@ -128,11 +91,11 @@ void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
 	if (cpu->dirty & RDT_CPU_CR3 && vcpu->arch.cr3 != cpu->cr3) {
 		vcpu->arch.cr3 = cpu->cr3;
 		__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail);
-		/* Loaded into the guest with the root, by the request that set_view() makes. */
+		/* Loaded into the guest with the root, by the request that rdt_cpu_set_view() makes. */
 		__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_dirty);
 	}
 	if (cpu->dirty & RDT_CPU_VIEW)
-		set_view(vcpu, cpu->view);
+		rdt_cpu_set_view(vcpu, cpu->view);
 }
 
 bool rdt_cpu_fault_gva(rdt_u64 *gva)

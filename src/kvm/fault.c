@@ -7,6 +7,7 @@
 
 #include "cpu.h"
 #include "hook.h"
+#include "step.h"
 
 /* KVM's mmu.h, not public: access bits of make_spte(). */
 #define ACC_EXEC	1u
@@ -89,14 +90,14 @@ static void hook_make_huge_page_split_spte(struct pt_regs *args)
  * goes. For an interrupt or NMI that is what hardware does too when delivery
  * faults; an exception turns into a double fault by KVM's own rules.
  */
-static void inject_gp(struct kvm_vcpu *vcpu)
+void rdt_inject_gp(struct kvm_vcpu *vcpu)
 {
 	vcpu->arch.interrupt.injected = false;
 	vcpu->arch.nmi_injected = false;
 	kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
 }
 
-static int freeze(struct kvm_vcpu *vcpu)
+int rdt_freeze(struct kvm_vcpu *vcpu)
 {
 	/* The VMM hears that the guest is not to go on; RIP is at the write. */
 	vcpu->run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
@@ -105,20 +106,29 @@ static int freeze(struct kvm_vcpu *vcpu)
 	return 0;
 }
 
-/* Length of the int n, int3 or into at RIP; 0 when it is none (int1 included). */
-static u8 soft_insn_len(struct kvm_vcpu *vcpu, unsigned long rip)
+int rdt_fetch(struct kvm_vcpu *vcpu, unsigned long addr, u8 *insn, int len)
 {
 	struct x86_exception_room {
 		u8 room[64];
 	} e;
-	u8 insn[15];
-	int i;
+	int n = min_t(int, len, PAGE_SIZE - offset_in_page(addr));
 
 	BUILD_BUG_ON(sizeof(e) < RDT_SIZE_x86_exception);
-	if (rdt_call(kvm_read_guest_virt)(vcpu, rip, insn, sizeof(insn), (struct x86_exception *)&e) &&
-	    rdt_call(kvm_read_guest_virt)(vcpu, rip, insn, 2, (struct x86_exception *)&e))
+	if (rdt_call(kvm_read_guest_virt)(vcpu, addr, insn, n, (struct x86_exception *)&e))
 		return 0;
-	for (i = 0; i < 14; i++)
+	if (n < len && !rdt_call(kvm_read_guest_virt)(vcpu, addr + n, insn + n, len - n,
+						      (struct x86_exception *)&e))
+		n = len;
+	return n;
+}
+
+/* Length of the int n, int3 or into at RIP; 0 when it is none (int1 included). */
+static u8 soft_insn_len(struct kvm_vcpu *vcpu, unsigned long rip)
+{
+	u8 insn[15];
+	int i, n = rdt_fetch(vcpu, rip, insn, sizeof(insn));
+
+	for (i = 0; i < n; i++)
 		switch (insn[i]) {
 		case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x40 ... 0x4f:
 		case 0x64 ... 0x67: case 0xf0: case 0xf2: case 0xf3:
@@ -168,6 +178,24 @@ static void redeliver_soft(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 len)
 	a->interrupt.soft = false;
 }
 
+static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, int insn_len)
+{
+	struct kvm_vcpu *vcpu = rv->kvcpu;
+	int r;
+
+	/*
+	 * The store goes through write.c's hooks, which report it. A walk's
+	 * address is not the instruction's: let the emulator find its own.
+	 */
+	rv->emulating = true;
+	if (f->walk)
+		r = rdt_call(x86_emulate_instruction)(vcpu, 0, 0, NULL, 0);
+	else
+		r = rdt_call(x86_emulate_instruction)(vcpu, f->gpa, EMULTYPE_PF, insn, insn_len);
+	rv->emulating = false;
+	return r;
+}
+
 static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
 		   int insn_len, u8 access)
 {
@@ -179,20 +207,29 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 		.walk = !!(ec & PFERR_GUEST_PAGE_MASK),
 		.vectoring = a->exception.injected || a->interrupt.injected || a->nmi_injected,
 	};
+	bool stepped = false;
 	struct rdt_cpu cpu;
 	int r;
 
 	if (!rv)
 		return -ENOMEM;
 	atomic64_inc(&vm->faults);
-	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	f.gva_valid = rdt_cpu_fault_gva(&f.gva);
+	if (rdt_core_vcpu_view(rv->core) == RDT_VIEW_STEP) {
+		if (rdt_step_fault(vm, rv, &f, &r))
+			return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+		if (r != -EAGAIN)
+			return r;
+		stepped = true;
+	}
+	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	if (f.vectoring)
 		f.soft_len = soft_event_len(vcpu, cpu.rip);
 
 	switch (rdt_core_fault(vm->core, rv->core, &f, &cpu)) {
 	case RDT_V_PASS:
-		return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+		/* After a step the root is another one than it faulted in. */
+		return stepped ? 1 : rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 	case RDT_V_RESUME:
 		rdt_cpu_store(vcpu, &cpu);
 		return 1;
@@ -203,24 +240,25 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 		rdt_cpu_clear_shadow(vcpu);
 		return 1;
 	case RDT_V_GP:
-		inject_gp(vcpu);
+		rdt_inject_gp(vcpu);
 		return 1;
-	case RDT_V_EMULATE:
-		/*
-		 * The store goes through write.c's hooks, which report it. A walk's
-		 * address is not the instruction's: let the emulator find its own.
-		 */
-		rv->emulating = true;
-		if (f.walk)
-			r = rdt_call(x86_emulate_instruction)(vcpu, 0, 0, NULL, 0);
-		else
-			r = rdt_call(x86_emulate_instruction)(vcpu, gpa, EMULTYPE_PF, insn, insn_len);
-		rv->emulating = false;
-		return r;
+	case RDT_V_STEP:
+		return rdt_step_begin(vm, rv, &f, &cpu) ? 1 : emulate(rv, &f, insn, insn_len);
 	case RDT_V_FREEZE:
-		return freeze(vcpu);
+		return rdt_freeze(vcpu);
 	}
 	return -EIO;
+}
+
+/* No RAM there, or none to write: KVM will emulate the instruction. */
+static bool is_mmio(struct kvm *kvm, gpa_t gpa, u64 ec)
+{
+	struct kvm_memory_slot *slot;
+
+	if (ec & PFERR_RSVD_MASK)
+		return true;
+	slot = gfn_to_memslot(kvm, gpa_to_gfn(gpa));
+	return !slot || (ec & PFERR_WRITE_MASK && slot->flags & KVM_MEM_READONLY);
 }
 
 static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
@@ -233,18 +271,26 @@ static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, voi
 
 	rdt_hook_enter(&rdt_hook_kvm_mmu_page_fault);
 	vm = rdt_vm_find(vcpu->kvm);
-	/* Not ours: MMIO (reserved bits), and the tables of a nested guest. */
-	if (!vm || ec & PFERR_RSVD_MASK || vcpu->arch.mmu != &vcpu->arch.root_mmu) {
-pass:
-		r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
-		goto out;
-	}
-	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
+	/* Not ours: the tables of a nested guest. */
+	if (!vm || vcpu->arch.mmu != &vcpu->arch.root_mmu)
+		goto pass;
 	rv = rdt_vcpu_peek(vm, vcpu);
 	view = rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT;
+	if (unlikely(view == RDT_VIEW_STEP) && is_mmio(vcpu->kvm, gpa, ec)) {
+		r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+		r = rdt_step_emulated(vm, rv, r);
+		goto out;
+	}
+	/* Not ours either: MMIO. */
+	if (ec & PFERR_RSVD_MASK)
+		goto pass;
+	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
 	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & access))
 		goto pass;
 	r = refused(vm, vcpu, gpa, ec, insn, insn_len, access);
+	goto out;
+pass:
+	r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 out:
 	rdt_hook_leave();
 	return r;

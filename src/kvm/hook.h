@@ -127,6 +127,10 @@ extern struct rdt_hook
 	rdt_hook_make_huge_page_split_spte,/* fault.c: a split must not give X back */
 	rdt_hook_kvm_mmu_load,		   /* cpu.c: a new root is one of the vCPU's view */
 	rdt_hook_kvm_emulate_hypercall,	   /* hypercall.c */
+	rdt_hook_svm_handle_exit,	   /* step.c: every exit of a vCPU that steps */
+	rdt_hook_vmx_handle_exit,	   /* step.c */
+	rdt_hook_kvm_arch_vcpu_put,	   /* step.c: it does not go on stepping elsewhere */
+	rdt_hook_kvm_mmu_free_obsolete_roots, /* step.c: the way back from there */
 	rdt_hook_write_emulate,		   /* write.c: KVM's emulator stores */
 	rdt_hook_emulator_cmpxchg_emulated,/* write.c: and its atomics */
 	rdt_hook___kvm_write_guest_page,   /* write.c: everything else that KVM copies in */

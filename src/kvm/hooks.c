@@ -31,6 +31,10 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook___kvm_write_guest_page,
 	&rdt_hook_kvm_gfn_to_hva_cache_init,
 	&rdt_hook_kvm_gpc_activate,
+	&rdt_hook_kvm_mmu_free_obsolete_roots,
+	&rdt_hook_kvm_arch_vcpu_put,
+	&rdt_hook_svm_handle_exit,
+	&rdt_hook_vmx_handle_exit,
 	&rdt_hook_kvm_mmu_page_fault,
 	&rdt_hook_kvm_emulate_hypercall,
 };

@@ -9,6 +9,8 @@
 #include <asm/cpufeature.h>
 #include <asm/hypervisor.h>
 
+#include "step.h"
+
 /*
  * Held open while we are loaded: it pins KVM's vendor module, into which
  * hooks and static calls point.
@@ -35,6 +37,7 @@ static int __init redoubt_init(void)
 		       rdt_is_vmx ? "kvm_intel" : "kvm_amd");
 		return -ENODEV;
 	}
+	rdt_step_init();
 	r = rdt_hooks_install();
 	if (r)
 		goto put;

@@ -91,6 +91,24 @@ void rdt_port_unpin(void *host, void *pin)
 	unpin_user_pages_dirty_lock(&page, 1, true);
 }
 
+void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie)
+{
+	struct rdt_vm *vm = host;
+	unsigned long hva = gfn_to_hva(vm->kvm, gfn);
+	struct page *page;
+
+	/* For writing: a copy-on-write is done now, not between copy and comparison. */
+	if (kvm_is_error_hva(hva) || get_user_pages_fast(hva, 1, FOLL_WRITE, &page) != 1)
+		return NULL;
+	*cookie = page;
+	return page_address(page);
+}
+
+void rdt_port_release(void *host, void *cookie)
+{
+	put_page(cookie);
+}
+
 int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 {
 	struct rdt_vm *vm = host;

@@ -41,6 +41,23 @@ int rdt_ring_mmap(struct rdt_ring_buf *ring, struct vm_area_struct *vma);
 
 /* ---- vm.c: attached VMs --------------------------------------------------- */
 
+/* step.c: what a vCPU's step must put back. */
+enum rdt_step_state { RDT_STEP_NONE, RDT_STEP_ON, RDT_STEP_BUSY, RDT_STEP_PARKED, RDT_STEP_STOLEN,
+		      RDT_STEP_DONE };
+struct rdt_step {
+	int state;			/* enum rdt_step_state; how it changes: step.c */
+	bool armed;
+	bool event;			/* an event's delivery is what steps */
+	bool moved;			/* valid when parked */
+	u8 insn;			/* enum insn */
+	u8 outcome;			/* RDT_STEP_* of rdt_core_step_end(), when stolen */
+	bool intn, sce, shadow;		/* what arming changed */
+	u32 exceptions;
+	u32 tries;
+	/* The CPU as the step began, for a write that is undone. */
+	unsigned long gpr[16], rip, rsp, rflags;
+};
+
 /**
  * struct rdt_vcpu - a vCPU that has needed state of its own.
  * Made by its own thread at its first hypercall or restricted fault.
@@ -52,6 +69,7 @@ struct rdt_vcpu {
 	bool emulating;
 	/* Set round a store that write_emulate() has asked about; likewise. */
 	bool checked;
+	struct rdt_step step;
 };
 
 /**
@@ -79,6 +97,7 @@ struct rdt_vm {
 	struct mutex lock;
 	bool dead;			/* lock; the core must not be asked any more */
 	atomic64_t faults;
+	struct rdt_vcpu *step_owner;	/* one steps at a time; compare-and-swap */
 	struct rdt_vcpu *vcpu[];	/* by vcpu_idx; each written once, by its own thread */
 };
 

@@ -13,6 +13,7 @@
 #include <linux/slab.h>
 
 #include "hook.h"
+#include "step.h"
 
 #define RDT_HASH_BITS	6
 
@@ -69,6 +70,7 @@ static void release(struct kref *ref)
 	rdt_core_vm_destroy(vm->core);
 	for (i = 0; i < KVM_MAX_VCPUS; i++)
 		if (vm->vcpu[i]) {
+			rdt_step_forget(vm->vcpu[i]);
 			rdt_core_vcpu_destroy(vm->vcpu[i]->core);
 			kfree(vm->vcpu[i]);
 		}
@@ -183,6 +185,7 @@ int rdt_vm_detach(struct rdt_vm *vm)
 	if (r)
 		return r;
 
+	rdt_step_close(vm);
 	mutex_lock(&rdt_vms_lock);
 	mutex_lock(&vm->lock);
 	kvm = vm->kvm;
@@ -199,6 +202,8 @@ int rdt_vm_detach(struct rdt_vm *vm)
 	 * under vm->lock, for which a vCPU may be waiting in there.
 	 */
 	synchronize_srcu_expedited(&kvm->srcu);
+	/* But the one at kvm_arch_vcpu_put(). */
+	synchronize_rcu();
 	rdt_core_end(vm->core);
 	kvm_put_kvm(kvm);
 	rdt_vm_put(vm);
