@@ -191,6 +191,20 @@ void MockHost::event(const rdt_event &ev)
 	events_.back().seq = ++seq_;
 }
 
+void *MockHost::hold(gfn_t gfn, void **cookie)
+{
+	if (fail_hold || !visible(gfn, 1))
+		return nullptr;
+	holds_++;
+	return *cookie = page(gfn);
+}
+
+void MockHost::release(void *)
+{
+	if (holds_-- == 0)
+		std::abort();
+}
+
 void MockHost::log(const char *what)
 {
 	std::lock_guard<std::mutex> guard(record_);
@@ -241,6 +255,16 @@ void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
 void rdt_port_unpin(void *host, void *pin)
 {
 	of(host).unpin(pin);
+}
+
+void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie)
+{
+	return of(host).hold(gfn, cookie);
+}
+
+void rdt_port_release(void *host, void *cookie)
+{
+	of(host).release(cookie);
 }
 
 int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)

@@ -40,6 +40,7 @@ public:
 	};
 	std::vector<Pv> pv; /* structures that KVM keeps */
 	bool fail_pin = false;
+	bool fail_hold = false;
 	bool fail_read = false;
 	/* Called in the middle of a policy change, the lock held. */
 	std::function<void()> on_zap, on_holds_pv;
@@ -72,6 +73,10 @@ public:
 	{
 		return pins_.size();
 	}
+	[[nodiscard]] u64 holds() const
+	{
+		return holds_;
+	}
 	[[nodiscard]] bool locked_by_me() const
 	{
 		return owner_.load() == std::this_thread::get_id();
@@ -91,6 +96,8 @@ public:
 	void zap(gfn_t gfn, u64 count);
 	void *pin(gfn_t gfn, void **pin);
 	void unpin(void *pin);
+	void *hold(gfn_t gfn, void **cookie);
+	void release(void *cookie);
 	bool read(gpa_t gpa, void *to, u32 len);
 	void event(const rdt_event &ev);
 	void log(const char *what);
@@ -105,6 +112,7 @@ private:
 	std::atomic<std::thread::id> owner_{};
 	std::atomic<bool> was_locked_{false};
 	std::set<void *> pins_;
+	std::atomic<u64> holds_{0};
 	std::mutex record_; /* the rest */
 	std::vector<Zap> zaps_;
 	std::vector<rdt_event> events_;
