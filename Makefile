@@ -102,16 +102,15 @@ unit:
 
 check: setup
 	+@$(MAKE) --no-print-directory all
-	+@$(MAKE) --no-print-directory unit
+	@selftests/run --short --unit
 
 check-long: setup
 	+@$(MAKE) --no-print-directory all
-	selftests/run --long
+	@selftests/run --long --unit
 
 ARCH ?= npt
-demo: setup
-	+@$(MAKE) --no-print-directory all
-	scripts/demo --arch $(ARCH)
+demo:
+	@scripts/demo --arch $(ARCH)
 
 bench: setup
 	+@$(MAKE) --no-print-directory all
