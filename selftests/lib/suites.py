@@ -56,11 +56,29 @@ def host_suite(test, **more):
                  needs=(("-C", "selftests/host"),), **more)
 
 
+def guest_suite(name, hosts, run="", driver="", groups="all attack/all ring3", guest="6.1", **more):
+    """Groups of selftests/guest in a Debian guest, its driver loaded with parameters."""
+    return Suite(f"guest/{name}",
+                 f"redoubtctl policy --self-attach on && guest-run {run} -- "
+                 f"guest-test {driver} -- {groups}", hosts,
+                 lab=("--guest-kernel", guest), boot="main" if guest == "6.1" else f"guest{guest}",
+                 overlays=(f"build/{guest}/guest-tests/overlay",),
+                 needs=(("-C", "selftests/guest"),), **more)
+
+
 def suites():
-    out = [
-        Suite("load", f"{LIB}/load-test --guest", NPT, boot="guest", module="free", seconds=300,
-              files=(("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB)),
-              needs=(("-C", "selftests/load"),)),
+    out = [host_suite(t) for t in host_tests()]
+    out += [
+        # Longest last: on EPT too they share the boot with the host's tests.
+        guest_suite("all", ALL, run="--smp 2", seconds=240),
+        guest_suite("hypercall-door", (), driver="door=hypercall", seconds=240),
+        guest_suite("no-integrity-mode", (), driver="integrity=0", seconds=240),
+        guest_suite("6.12", (("npt", "6.12"),), run="--smp 2", guest="6.12", seconds=240),
+        Suite("load", f"{LIB}/load-test --guest", NPT, long=NPT, boot="load", module="free",
+              seconds=300, needs=(("-C", "selftests/load"),), files=(
+                  ("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB))),
+        Suite("load-only", f"{LIB}/load-test", EPT, long=EPT, boot="main", module="free",
+              seconds=100, needs=(("-C", "selftests/load"),), files=(
+                  ("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB))),
     ]
-    out += [host_suite(t) for t in host_tests()]
     return out
