@@ -77,19 +77,17 @@ SYM_FUNC_START_NOALIGN(rdt_resume)
 	/* Reached with an error only: what was inside is lost (a restored snapshot). */
 	RET
 	/*
-	 * An exception raised by the inside itself (a denied write) reaches the
-	 * kernel's handler with RIP = the stub, and would be an oops: it becomes
-	 * -EFAULT. The slot goes back to the host.
+	 * An exception raised by the inside itself reaches the kernel's handler with
+	 * RIP = the stub, and would be an oops: it becomes -EFAULT. The slot goes
+	 * back to the host.
 	 */
 .Lresume_fault:
-#ifdef RDT_ASM_RESUME_DROP
 	movl	$RDT_ASM_HC_RESUME, %eax
 	movq	%rdi, %rbx
 	movl	$RDT_ASM_RESUME_DROP, %ecx
 	xorl	%edx, %edx
 	xorl	%esi, %esi
 	HYPERCALL
-#endif
 	movq	$-14, %rax
 	RET
 SYM_FUNC_END(rdt_resume)

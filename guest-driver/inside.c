@@ -237,6 +237,20 @@ static long op_test(__u64 op, __u64 offset, __u64 value)
 	return 0;
 }
 
+/* An exception in here must end the call, and nothing else. */
+static long op_fault(__u64 vector)
+{
+	if (!in->test)
+		return -ENXIO_;
+	if (vector == 0)
+		asm volatile("xorl %%ecx, %%ecx; divl %%ecx" : : : "rax", "rcx", "rdx", "cc");
+	else if (vector == 6)
+		asm volatile("ud2");
+	else if (vector == 14)
+		return *(volatile __u64 *)(in->test + PAGE);
+	return -EINVAL_;
+}
+
 /* Called by rdt_enter in gate.S. */
 long rdt_inside_main(__u64 op, __u64 a, __u64 b, __u64 c);
 
@@ -256,6 +270,8 @@ long rdt_inside_main(__u64 op, __u64 a, __u64 b, __u64 c)
 	case RDT_OP_WRITE_TEST:
 	case RDT_OP_READ_TEST:
 		return op_test(op, a, b);
+	case RDT_OP_FAULT_TEST:
+		return op_fault(a);
 	default:
 		return table_op(op, a, b, c);
 	}

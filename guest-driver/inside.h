@@ -23,6 +23,7 @@
 #define RDT_ASM_HC_ENTER	0x52440008
 #define RDT_ASM_HC_LEAVE	0x52440009
 #define RDT_ASM_HC_RESUME	0x5244000a
+#define RDT_ASM_RESUME_DROP	1
 
 /* Offsets into struct rdt_inside, proved equal in inside.c. */
 #define RDT_INSIDE_VMMCALL	0

@@ -18,6 +18,7 @@
 static_assert(RDT_HC_ENTER == RDT_ASM_HC_ENTER);
 static_assert(RDT_HC_LEAVE == RDT_ASM_HC_LEAVE);
 static_assert(RDT_HC_RESUME == RDT_ASM_HC_RESUME);
+static_assert(RDT_RESUME_DROP == RDT_ASM_RESUME_DROP);
 static_assert(sizeof(struct rdt_driver_desc) <= PAGE_SIZE);
 
 /*
@@ -211,7 +212,7 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
  *
  * May be called in any context and with interrupts on or off; the operation may be
  * interrupted, preempted and go on on another CPU. An exception that the inside
- * itself raises ends it with -EFAULT.
+ * itself raises ends it with -EFAULT, an access to what is not its own with -EPERM.
  *
  * Return: the operation's result; -EAGAIN when all slots are taken, or the
  * policy table is in use by another thread; -EPERM when

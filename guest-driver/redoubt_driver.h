@@ -19,6 +19,7 @@ enum rdt_op {
 	RDT_OP_SELFTEST,	/* (seed, rounds, use_sse) -> checksum over all registers */
 	RDT_OP_WRITE_TEST,	/* (offset, value) -> 0; writes to the test page */
 	RDT_OP_READ_TEST,	/* (offset) -> value in the test page */
+	RDT_OP_FAULT_TEST,	/* (vector) raises #DE 0, #UD 6 or #PF 14; only with a test page */
 	RDT_OP_NR
 };
 

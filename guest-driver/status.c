@@ -78,7 +78,7 @@ static ssize_t counters_show(struct kobject *k, struct kobj_attribute *a, char *
 {
 	static const char *const name[RDT_OP_NR] = {
 		"nop", "counter_inc", "protect", "unprotect", "lookup", "check", "selftest",
-		"write_test", "read_test",
+		"write_test", "read_test", "fault_test",
 	};
 	const struct rdt_inside *in = &rdt_inside_data;
 	int at = 0, i;

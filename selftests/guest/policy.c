@@ -126,7 +126,6 @@ void test_badinput(struct seq_file *m)
 		  RDT_ATTR(RDT_ACT_DENY, RDT_CLS_NODE), -EINVAL },
 		{ "PROTECT with reserved bits", RDT_HC_PROTECT, gpa, 1, DENY | 1 << 16, -EINVAL },
 		{ "UNPROTECT from normal mode", RDT_HC_UNPROTECT, gpa, 1, 0, -EPERM },
-		{ "QUERY unaligned", RDT_HC_QUERY, gpa + 1, 0, 0, -EINVAL },
 		{ "QUERY of an unrestricted page", RDT_HC_QUERY, gpa, 0, 0, 0 },
 		{ "DRIVER a second time", RDT_HC_DRIVER, gpa, 0, 0, -EEXIST },
 		{ "ENTER from here", RDT_HC_ENTER, 0, 0, 0, -EPERM },
