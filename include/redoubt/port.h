@@ -162,6 +162,21 @@ rdt_u8 rdt_core_access(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) R
 int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) RDT_NOEXCEPT;
 
 /**
+ * rdt_core_at_door - would a fetch from this frame cross into or out of integrity mode?
+ * The two checks that the dearest path can afford before it knows more.
+ */
+enum rdt_door { RDT_DOOR_NONE, RDT_DOOR_IN, RDT_DOOR_OUT };
+enum rdt_door rdt_core_at_door(const struct rdt_core_vm *vm, const struct rdt_core_vcpu *vcpu,
+			       rdt_u64 gfn) RDT_NOEXCEPT;
+/**
+ * rdt_core_door - the vCPU fetched from a door, no event was being delivered.
+ * @cpu: for RDT_DOOR_OUT only @gpr, @rip, @vcpu, @view and @dirty are set. RESUME, GP,
+ * or PASS: it is not at the door after all, ask rdt_core_fault().
+ */
+enum rdt_verdict rdt_core_door(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
+			       enum rdt_door door, struct rdt_cpu *cpu) RDT_NOEXCEPT;
+
+/**
  * rdt_core_fault - decide on a refused access; raises the events.
  * Called only when rdt_core_access() does not grant it, or in a view other than
  * root. @vcpu may be NULL while a vCPU has never left the root view.

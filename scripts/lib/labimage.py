@@ -254,8 +254,8 @@ def compiled(name, flags, cache):
     source = f"{HERE}/{name}.c"
 
     def build(path):
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-s", *flags, "-o", f"{path}.tmp", source], check=True)
-        os.rename(f"{path}.tmp", path)
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-s", *flags, "-o", f"{path}.{os.getpid()}.tmp", source], check=True)
+        os.rename(f"{path}.{os.getpid()}.tmp", path)
     return cached(cache, name, _key(source, *flags), build)
 
 

@@ -60,6 +60,16 @@ int rdt_core_max_level(const rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int leve
 	return vm->vm.max_level(view, gfn, level);
 }
 
+rdt_door rdt_core_at_door(const rdt_core_vm *vm, const rdt_core_vcpu *vcpu, rdt_u64 gfn) noexcept
+{
+	return vm->vm.at_door(vcpu->vcpu, gfn);
+}
+
+rdt_verdict rdt_core_door(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_door door, rdt_cpu *cpu) noexcept
+{
+	return vm->vm.door(vcpu->vcpu, door, *cpu);
+}
+
 rdt_verdict rdt_core_fault(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault *f,
 			   rdt_cpu *cpu) noexcept
 {

@@ -59,6 +59,16 @@ const char *Driver::init(const rdt_driver_desc &d, u8 bits)
 			return "a region's range";
 		if (r.kind < RDT_DRV_TEXT || r.kind > RDT_DRV_EXIT)
 			return "a region's kind";
+
+		gfn_t *door = r.kind == RDT_DRV_GATE   ? &gate_gfn
+			      : r.kind == RDT_DRV_EXIT ? &exit_gfn
+						       : nullptr;
+
+		if (door) {
+			if (*door != ~0ull || r.pages != 1)
+				return "more than one GATE or EXIT page";
+			*door = first;
+		}
 		if (!add(first, r.pages, static_cast<FrameKind>(r.kind)))
 			return "regions overlap";
 	}

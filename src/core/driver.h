@@ -71,6 +71,9 @@ public:
 
 	u64 cr3 = 0;
 	gfn_t idt_gfn = 0;
+	/* The one frame of each kind; none: no frame has this number. */
+	gfn_t gate_gfn = ~0ull;
+	gfn_t exit_gfn = ~0ull;
 	u64 idt_gva = 0;
 	u64 gate_gva = 0;
 	u64 exit_gva = 0;

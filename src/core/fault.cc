@@ -121,16 +121,19 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	if (access(view, gfn) & f.access)
 		return RDT_V_PASS;
 
+	if (v && f.access == RDT_ACC_X && !f.vectoring && !f.walk)
+		if (rdt_door at = at_door(*v, gfn)) {
+			rdt_verdict verdict = door(*v, at, cpu);
+
+			if (verdict != RDT_V_PASS)
+				return verdict;
+		}
+
 	if (view == view_integrity) {
 		const Driver &d = integrity()->driver;
 
 		if (f.vectoring && d.kind(gfn) == FrameKind::Idt)
 			return aexit(*v, cpu, f.soft_len) ? RDT_V_AEX : RDT_V_FREEZE;
-		if (f.access == RDT_ACC_X && d.kind(gfn) == FrameKind::Exit &&
-		    cpu.rip == d.exit_gva) {
-			leave(*v, cpu, cpu.gpr[0]);
-			return RDT_V_RESUME;
-		}
 		/*
 		 * The driver reached for what is not its own. Nothing of it happens and
 		 * the call ends: the caller gets an error, the slot is free again.
@@ -148,24 +151,7 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	}
 
 	if (f.access == RDT_ACC_X) {
-		const Integrity *i = integrity();
-
-		if (v && i && !f.vectoring && !f.walk && i->driver.kind(gfn) == FrameKind::Gate &&
-		    ((cpu.rip ^ i->driver.gate_gva) & (page_size - 1)) == 0) {
-			s64 err = enter(*v, cpu, i->driver.gate_gva);
-
-			if (!err)
-				return RDT_V_RESUME;
-			/* Refused at the door: back to the caller with the error. */
-			if (canonical(cpu.gpr[11], cpu.va_bits)) {
-				cpu.gpr[0] = static_cast<u64>(err);
-				cpu.rip = cpu.gpr[11];
-				cpu.dirty |= RDT_CPU_RIP;
-				return RDT_V_RESUME;
-			}
-			return RDT_V_GP;
-		}
-		if (i && i->driver.kind(gfn) == FrameKind::Gate)
+		if (kind(gfn) == FrameKind::Gate)
 			report_gate(cpu, RDT_GATE_BAD_RIP);
 		else
 			report_refused(RDT_EV_EXEC, &cpu, f.gpa, 1);

@@ -71,6 +71,49 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 	return 0;
 }
 
+rdt_door Vm::at_door(const Vcpu &v, gfn_t gfn) const
+{
+	const Integrity *i = integrity();
+
+	if (!i)
+		return RDT_DOOR_NONE;
+	if (v.view == view_root && gfn == i->driver.gate_gfn)
+		return RDT_DOOR_IN;
+	if (v.view == view_integrity && gfn == i->driver.exit_gfn)
+		return RDT_DOOR_OUT;
+	return RDT_DOOR_NONE;
+}
+
+/*
+ * The fault door: the hardware has named the physical page that RIP is in, only
+ * the place in the page is left to check.
+ */
+rdt_verdict Vm::door(Vcpu &v, rdt_door door, rdt_cpu &cpu)
+{
+	const Driver &d = integrity()->driver;
+
+	if (door == RDT_DOOR_OUT) {
+		if (cpu.rip != d.exit_gva)
+			return RDT_V_PASS;
+		leave(v, cpu, cpu.gpr[rax]);
+		return RDT_V_RESUME;
+	}
+	if ((cpu.rip ^ d.gate_gva) & (page_size - 1))
+		return RDT_V_PASS;
+
+	s64 err = enter(v, cpu, d.gate_gva);
+
+	if (!err)
+		return RDT_V_RESUME;
+	/* Refused at the door: back to the caller with the error. */
+	if (!canonical(cpu.gpr[r11], cpu.va_bits))
+		return RDT_V_GP;
+	cpu.gpr[rax] = static_cast<u64>(err);
+	cpu.rip = cpu.gpr[r11];
+	cpu.dirty |= RDT_CPU_RIP;
+	return RDT_V_RESUME;
+}
+
 /* The hypercall door: RIP must be the registered instruction, by physical address. */
 s64 Vm::hypercall_enter(Vcpu &v, rdt_cpu &cpu)
 {

@@ -61,6 +61,8 @@ public:
 	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
+	[[nodiscard]] rdt_door at_door(const Vcpu &v, gfn_t gfn) const;
+	rdt_verdict door(Vcpu &v, rdt_door door, rdt_cpu &cpu);
 
 	/* step.cc; by the vCPU that owns the step, but for step_stop() */
 	bool step_begin(Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu);

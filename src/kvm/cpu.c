@@ -13,9 +13,64 @@ bool rdt_is_vmx __ro_after_init;
 
 static unsigned long cr3_read(struct kvm_vcpu *vcpu)
 {
-	if (!test_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail))
+	if (test_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail))
+		return vcpu->arch.cr3;
+	/* With paging on it is the guest's own. */
+	if (rdt_is_vmx && vcpu->arch.efer & EFER_LMA)
+		vcpu->arch.cr3 = vmread(GUEST_CR3);
+	else
 		static_call(kvm_x86_cache_reg)(vcpu, VCPU_EXREG_CR3);
+	__set_bit(VCPU_EXREG_CR3, (unsigned long *)&vcpu->arch.regs_avail);
 	return vcpu->arch.cr3;
+}
+
+void rdt_cpu_set_view(struct kvm_vcpu *vcpu, u8 view)
+{
+	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
+
+	mmu->root_role.word = rdt_role_word(mmu->root_role.word, view);
+	kvm_mmu_new_pgd(vcpu, mmu->root.pgd);
+	/*
+	 * EPT tags translations with the root. NPT tags them with the ASID only,
+	 * which the views of a vCPU share.
+	 */
+	if (!rdt_is_vmx)
+		kvm_make_request(KVM_REQ_TLB_FLUSH_CURRENT, vcpu);
+}
+
+/*
+ * RFLAGS as the control block has them: KVM's own functions cost more, and asking
+ * KVM to look for events to inject, as they do, is needed only when interrupts
+ * were off and now are on. While something single-steps the vCPU they know
+ * whose TF it is.
+ */
+static bool is_stepped(struct kvm_vcpu *vcpu)
+{
+	return vcpu->guest_debug || (!rdt_is_vmx && rdt_member(vcpu, vcpu_svm, nmi_singlestep));
+}
+
+static unsigned long get_rflags(struct kvm_vcpu *vcpu)
+{
+	if (unlikely(is_stepped(vcpu)))
+		return kvm_get_rflags(vcpu);
+	return rdt_is_vmx ? vmread(GUEST_RFLAGS) : vmcb_of(vcpu)->save.rflags;
+}
+
+static void set_rflags(struct kvm_vcpu *vcpu, unsigned long value)
+{
+	unsigned long old = get_rflags(vcpu);
+
+	if (old == value)
+		return;
+	if (unlikely(is_stepped(vcpu) || (~old & value & X86_EFLAGS_IF))) {
+		kvm_set_rflags(vcpu, value);
+	} else if (rdt_is_vmx) {
+		/* Not the copy that KVM may have. */
+		__clear_bit(VCPU_EXREG_RFLAGS, (unsigned long *)&vcpu->arch.regs_avail);
+		vmwrite(GUEST_RFLAGS, value);
+	} else {
+		vmcb_of(vcpu)->save.rflags = value;
+	}
 }
 
 void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
@@ -25,7 +80,7 @@ void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
 	cpu->gpr = vcpu->arch.regs;
 	cpu->rip = reg_read(vcpu, VCPU_REGS_RIP);
 	cpu->rsp = reg_read(vcpu, VCPU_REGS_RSP);
-	cpu->rflags = kvm_get_rflags(vcpu);
+	cpu->rflags = get_rflags(vcpu);
 	cpu->cr3 = cr3_read(vcpu);
 	if (rdt_is_vmx) {
 		cpu->idt_base = vmread(GUEST_IDTR_BASE);
@@ -43,41 +98,6 @@ void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
 	cpu->vcpu = vcpu->vcpu_idx;
 	cpu->view = view;
 	cpu->dirty = 0;
-}
-
-void rdt_cpu_set_view(struct kvm_vcpu *vcpu, u8 view)
-{
-	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
-
-	mmu->root_role.word = rdt_role_word(mmu->root_role.word, view);
-	kvm_mmu_new_pgd(vcpu, mmu->root.pgd);
-	/*
-	 * EPT tags translations with the root. NPT tags them with the ASID only,
-	 * which the views of a vCPU share.
-	 */
-	if (!rdt_is_vmx)
-		kvm_make_request(KVM_REQ_TLB_FLUSH_CURRENT, vcpu);
-}
-
-RDT_IMPORT(kvm_amd, svm_set_rflags, RDT_SVM);
-RDT_IMPORT(kvm_intel, vmx_set_rflags, RDT_VMX);
-
-/*
- * kvm_set_rflags() has KVM look for events to inject, which is dear and needed
- * only when interrupts were off and now are on.
- */
-static void set_rflags(struct kvm_vcpu *vcpu, unsigned long value)
-{
-	unsigned long old = kvm_get_rflags(vcpu);
-
-	if (old == value)
-		return;
-	if (vcpu->guest_debug || (~old & value & X86_EFLAGS_IF))
-		kvm_set_rflags(vcpu, value);
-	else if (rdt_is_vmx)
-		rdt_call(vmx_set_rflags)(vcpu, value);
-	else
-		rdt_call(svm_set_rflags)(vcpu, value);
 }
 
 void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)

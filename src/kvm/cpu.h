@@ -48,11 +48,16 @@ static inline struct vmcb *vmcb_of(struct kvm_vcpu *vcpu)
 	return rdt_member(vcpu, vcpu_svm, vmcb);
 }
 
-/* What KVM's own kvm_cache_regs.h does; it is not among the public headers. */
+/*
+ * What KVM's own kvm_cache_regs.h does; it is not among the public headers. Only
+ * VMX has registers that are not there after an exit: RIP and RSP.
+ */
 static inline unsigned long reg_read(struct kvm_vcpu *vcpu, enum kvm_reg reg)
 {
-	if (!test_bit(reg, (unsigned long *)&vcpu->arch.regs_avail))
-		static_call(kvm_x86_cache_reg)(vcpu, reg);
+	if (!test_bit(reg, (unsigned long *)&vcpu->arch.regs_avail)) {
+		vcpu->arch.regs[reg] = vmread(reg == VCPU_REGS_RIP ? GUEST_RIP : GUEST_RSP);
+		__set_bit(reg, (unsigned long *)&vcpu->arch.regs_avail);
+	}
 	return vcpu->arch.regs[reg];
 }
 

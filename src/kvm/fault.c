@@ -196,16 +196,22 @@ static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, i
 	return r;
 }
 
+static bool delivers_event(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+
+	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
+}
+
 static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
 		   int insn_len, u8 access)
 {
 	struct rdt_vcpu *rv = rdt_vcpu_get(vm, vcpu);
-	struct kvm_vcpu_arch *a = &vcpu->arch;
 	struct rdt_fault f = {
 		.gpa = gpa,
 		.access = access,
 		.walk = !!(ec & PFERR_GUEST_PAGE_MASK),
-		.vectoring = a->exception.injected || a->interrupt.injected || a->nmi_injected,
+		.vectoring = delivers_event(vcpu),
 	};
 	bool stepped = false;
 	struct rdt_cpu cpu;
@@ -261,21 +267,56 @@ static bool is_mmio(struct kvm *kvm, gpa_t gpa, u64 ec)
 	return !slot || (ec & PFERR_WRITE_MASK && slot->flags & KVM_MEM_READONLY);
 }
 
-static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
-				   int insn_len)
+/*
+ * The fault door, in and out: what a call into integrity mode costs is spent
+ * here. False: it is no crossing, or not a right one.
+ */
+static bool crossed(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu, gpa_t gpa, u8 view)
 {
-	struct rdt_vm *vm;
+	enum rdt_door door = rdt_core_at_door(vm->core, rv->core, gpa_to_gfn(gpa));
+	struct rdt_cpu cpu;
+
+	if (door == RDT_DOOR_NONE || delivers_event(vcpu))
+		return false;
+	if (door == RDT_DOOR_IN) {
+		rdt_cpu_load(vcpu, view, &cpu);
+	} else {
+		cpu.gpr = vcpu->arch.regs;
+		cpu.rip = reg_read(vcpu, VCPU_REGS_RIP);
+		cpu.vcpu = vcpu->vcpu_idx;
+		cpu.view = view;
+		cpu.dirty = 0;
+	}
+	switch (rdt_core_door(vm->core, rv->core, door, &cpu)) {
+	case RDT_V_RESUME:
+		rdt_cpu_store(vcpu, &cpu);
+		return true;
+	case RDT_V_GP:
+		rdt_inject_gp(vcpu);
+		return true;
+	default:
+		return false;
+	}
+}
+
+static noinline int attached_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec,
+				   void *insn, int insn_len)
+{
 	struct rdt_vcpu *rv;
 	u8 view, access;
 	int r;
 
 	rdt_hook_enter(&rdt_hook_kvm_mmu_page_fault);
-	vm = rdt_vm_find(vcpu->kvm);
 	/* Not ours: the tables of a nested guest. */
-	if (!vm || vcpu->arch.mmu != &vcpu->arch.root_mmu)
+	if (vcpu->arch.mmu != &vcpu->arch.root_mmu)
 		goto pass;
 	rv = rdt_vcpu_peek(vm, vcpu);
 	view = rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT;
+	if (rv && (ec & (PFERR_FETCH_MASK | PFERR_GUEST_PAGE_MASK | PFERR_RSVD_MASK)) == PFERR_FETCH_MASK &&
+	    crossed(vm, rv, vcpu, gpa, view)) {
+		r = 1;
+		goto out;
+	}
 	if (unlikely(view == RDT_VIEW_STEP) && is_mmio(vcpu->kvm, gpa, ec)) {
 		r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 		r = rdt_step_emulated(vm, rv, r);
@@ -294,4 +335,15 @@ pass:
 out:
 	rdt_hook_leave();
 	return r;
+}
+
+static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
+				   int insn_len)
+{
+	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
+
+	rdt_hook_fired(&rdt_hook_kvm_mmu_page_fault);
+	if (vm)
+		return attached_fault(vm, vcpu, gpa, ec, insn, insn_len);
+	return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 }

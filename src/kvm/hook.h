@@ -13,7 +13,7 @@
  *   them. Leaves room for a livepatch of the same function.
  *
  * Each hook runs between rdt_hook_enter() and rdt_hook_leave(), which is what
- * unloading waits for.
+ * unloading waits for; one that only jumps to the original needs neither.
  */
 #ifndef RDT_KVM_HOOK_H
 #define RDT_KVM_HOOK_H
@@ -58,11 +58,16 @@ struct rdt_import {
 
 DECLARE_PER_CPU(long, rdt_inside);
 
+static __always_inline void rdt_hook_fired(struct rdt_hook *h)
+{
+	if (unlikely(!READ_ONCE(h->fired)))
+		WRITE_ONCE(h->fired, true);
+}
+
 static __always_inline void rdt_hook_enter(struct rdt_hook *h)
 {
 	this_cpu_inc(rdt_inside);
-	if (unlikely(!READ_ONCE(h->fired)))
-		WRITE_ONCE(h->fired, true);
+	rdt_hook_fired(h);
 }
 
 static __always_inline void rdt_hook_leave(void)
@@ -140,8 +145,6 @@ extern struct rdt_hook
 	rdt_hook_kvm_arch_destroy_vm;	   /* vm.c: the VM ends */
 
 extern struct rdt_import
-	rdt_import_desc_svm_set_rflags,
-	rdt_import_desc_vmx_set_rflags,
 	rdt_import_desc_kvm_read_guest_virt,
 	rdt_import_desc_kvm_zap_gfn_range,
 	rdt_import_desc_x86_emulate_instruction;

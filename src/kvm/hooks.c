@@ -40,8 +40,6 @@ static struct rdt_hook *const hooks[] = {
 };
 
 static struct rdt_import *const imports[] = {
-	&rdt_import_desc_svm_set_rflags,
-	&rdt_import_desc_vmx_set_rflags,
 	&rdt_import_desc_kvm_read_guest_virt,
 	&rdt_import_desc_kvm_zap_gfn_range,
 	&rdt_import_desc_x86_emulate_instruction,

@@ -62,16 +62,22 @@ static int ours(struct kvm_vcpu *vcpu, u32 nr)
 
 RDT_REPLACE(kvm, kvm_emulate_hypercall, RDT_ANY, true);
 
-static int hook_kvm_emulate_hypercall(struct kvm_vcpu *vcpu)
+static noinline int our_hypercall(struct kvm_vcpu *vcpu, u32 nr)
 {
-	unsigned long nr = vcpu->arch.regs[VCPU_REGS_RAX];
 	int r;
 
 	rdt_hook_enter(&rdt_hook_kvm_emulate_hypercall);
-	if (nr >= RDT_HC_BASE && nr <= RDT_HC_LAST)
-		r = ours(vcpu, nr);
-	else
-		r = rdt_orig(kvm_emulate_hypercall)(vcpu);
+	r = ours(vcpu, nr);
 	rdt_hook_leave();
 	return r;
+}
+
+static int hook_kvm_emulate_hypercall(struct kvm_vcpu *vcpu)
+{
+	unsigned long nr = vcpu->arch.regs[VCPU_REGS_RAX];
+
+	rdt_hook_fired(&rdt_hook_kvm_emulate_hypercall);
+	if (nr >= RDT_HC_BASE && nr <= RDT_HC_LAST)
+		return our_hypercall(vcpu, nr);
+	return rdt_orig(kvm_emulate_hypercall)(vcpu);
 }

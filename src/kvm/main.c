@@ -61,8 +61,6 @@ static void __exit redoubt_exit(void)
 	/* An attached VM pins the module: none is left. */
 	rdt_dev_exit();
 	rdt_hooks_remove();
-	/* kvfree_rcu() of VMs that ended a moment ago. */
-	rcu_barrier();
 	fput(kvm_dev);
 }
 

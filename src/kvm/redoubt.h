@@ -10,6 +10,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
+#include <linux/hash.h>
 #include <linux/kref.h>
 #include <linux/irq_work.h>
 #include <linux/mutex.h>
@@ -75,17 +76,16 @@ struct rdt_vcpu {
 /**
  * struct rdt_vm - an attached VM.
  *
- * Lifetime: the hash holds one reference until detach or the VM's end, each
+ * Lifetime: the table holds one reference until detach or the VM's end, each
  * descriptor one. A hook uses it without a reference: hooks run in a vCPU's
  * kvm->srcu read section, and detach waits for that before the core goes.
  */
 struct rdt_vm {
-	struct hlist_node node;		/* vm.c's hash, RCU */
-	struct kvm *kvm;		/* key; valid while published */
+	struct kvm *kvm;		/* valid while published */
+	struct rdt_entry *entry;	/* vm.c's table */
 	struct rdt_core_vm *core;
 	struct rdt_ring_buf ring;
 	struct kref ref;
-	struct rcu_head rcu;
 	u32 id;
 	struct pid *vmm;		/* thread group that created it */
 	/*
@@ -101,8 +101,44 @@ struct rdt_vm {
 	struct rdt_vcpu *vcpu[];	/* by vcpu_idx; each written once, by its own thread */
 };
 
-/* All in vm.c. rdt_vm_find: caller is in kvm->srcu or holds the VM otherwise. */
-struct rdt_vm *rdt_vm_find(struct kvm *kvm);
+/*
+ * Attached VMs by struct kvm: open addressing, and nothing that a reader could see
+ * freed, so a look-up takes no lock and costs next to nothing. An entry whose VM
+ * has gone keeps its place (key RDT_GONE) so that probing goes on behind it; it
+ * is used again only after every reader that could have met its VM is done.
+ */
+#define RDT_TABLE_BITS	12
+
+struct rdt_entry {
+	struct kvm *kvm;
+	struct rdt_vm *vm;
+};
+extern struct rdt_entry rdt_table[1 << RDT_TABLE_BITS];
+extern u32 rdt_attached;
+
+/* The caller is in kvm->srcu or in RCU, or holds the VM otherwise. */
+static __always_inline struct rdt_vm *rdt_vm_find(struct kvm *kvm)
+{
+	u32 i, n;
+
+	/* No VM attached anywhere: the price of a loaded module ends here. */
+	if (!READ_ONCE(rdt_attached))
+		return NULL;
+	i = hash_ptr(kvm, RDT_TABLE_BITS);
+	for (n = 0; n < ARRAY_SIZE(rdt_table); n++, i++) {
+		struct rdt_entry *e = &rdt_table[i % ARRAY_SIZE(rdt_table)];
+		/* Pairs with the release in publish(), vm.c. */
+		struct kvm *key = smp_load_acquire(&e->kvm);
+
+		if (key == kvm)
+			return e->vm;
+		if (!key)
+			break;
+	}
+	return NULL;
+}
+
+/* The rest is in vm.c. */
 struct rdt_vcpu *rdt_vcpu_get(struct rdt_vm *vm, struct kvm_vcpu *vcpu);	/* may sleep, NULL: no memory */
 static inline struct rdt_vcpu *rdt_vcpu_peek(struct rdt_vm *vm, struct kvm_vcpu *vcpu)
 {

@@ -551,21 +551,26 @@ static struct rdt_vcpu *stepper(struct kvm_vcpu *vcpu, struct rdt_vm **vm)
 	return rv && READ_ONCE(rv->step.state) != RDT_STEP_NONE ? rv : NULL;
 }
 
-static int hook_svm_handle_exit(struct kvm_vcpu *vcpu, fastpath_t fastpath)
+static noinline int svm_exit_stepping(struct kvm_vcpu *vcpu, fastpath_t fastpath)
 {
-	struct rdt_vcpu *rv = NULL;
 	struct rdt_vm *vm;
+	struct rdt_vcpu *rv;
 	int r;
 
 	rdt_hook_enter(&rdt_hook_svm_handle_exit);
-	if (unlikely(atomic_read(&stepping)))
-		rv = stepper(vcpu, &vm);
-	if (likely(!rv))
-		r = rdt_orig(svm_handle_exit)(vcpu, fastpath);
-	else
-		r = svm_exit(vm, rv, fastpath);
+	rv = stepper(vcpu, &vm);
+	r = rv ? svm_exit(vm, rv, fastpath) : rdt_orig(svm_handle_exit)(vcpu, fastpath);
 	rdt_hook_leave();
 	return r;
+}
+
+static int hook_svm_handle_exit(struct kvm_vcpu *vcpu, fastpath_t fastpath)
+{
+	rdt_hook_fired(&rdt_hook_svm_handle_exit);
+	/* Every exit of every VM comes by: no frame, no count (tasks RCU covers a jump). */
+	if (likely(!atomic_read(&stepping)))
+		return rdt_orig(svm_handle_exit)(vcpu, fastpath);
+	return svm_exit_stepping(vcpu, fastpath);
 }
 
 RDT_REPLACE(kvm_intel, vmx_handle_exit, RDT_VMX, true);
@@ -628,21 +633,26 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
 }
 
-static int hook_vmx_handle_exit(struct kvm_vcpu *vcpu, fastpath_t fastpath)
+static noinline int vmx_exit_stepping(struct kvm_vcpu *vcpu, fastpath_t fastpath)
 {
-	struct rdt_vcpu *rv = NULL;
 	struct rdt_vm *vm;
+	struct rdt_vcpu *rv;
 	int r;
 
 	rdt_hook_enter(&rdt_hook_vmx_handle_exit);
-	if (unlikely(atomic_read(&stepping)))
-		rv = stepper(vcpu, &vm);
-	if (likely(!rv))
-		r = rdt_orig(vmx_handle_exit)(vcpu, fastpath);
-	else
-		r = vmx_exit(vm, rv, fastpath);
+	rv = stepper(vcpu, &vm);
+	r = rv ? vmx_exit(vm, rv, fastpath) : rdt_orig(vmx_handle_exit)(vcpu, fastpath);
 	rdt_hook_leave();
 	return r;
+}
+
+static int hook_vmx_handle_exit(struct kvm_vcpu *vcpu, fastpath_t fastpath)
+{
+	rdt_hook_fired(&rdt_hook_vmx_handle_exit);
+	/* Every exit of every VM comes by: no frame, no count (tasks RCU covers a jump). */
+	if (likely(!atomic_read(&stepping)))
+		return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
+	return vmx_exit_stepping(vcpu, fastpath);
 }
 
 /* ---- a thread that goes away in the middle -------------------------------------------- */

@@ -15,31 +15,29 @@
 #include "hook.h"
 #include "step.h"
 
-#define RDT_HASH_BITS	6
+#define RDT_MAX_VMS	(1u << (RDT_TABLE_BITS - 1))
+#define RDT_GONE	((struct kvm *)1)
 
-static struct hlist_head table[1 << RDT_HASH_BITS];
-/* Writers of the table, of next_id and of nr. Outermost lock: see struct rdt_vm. */
+struct rdt_entry rdt_table[1 << RDT_TABLE_BITS];
+/* Writers of the table, of next_id and of rdt_attached. Outermost lock: see struct rdt_vm. */
 static DEFINE_MUTEX(rdt_vms_lock);
 static u32 next_id = 1;
-static u32 nr;				/* rdt_vms_lock; read racily */
+u32 rdt_attached;			/* rdt_vms_lock; read racily */
 
 u32 rdt_policy;
 
-struct rdt_vm *rdt_vm_find(struct kvm *kvm)
+static void publish(struct rdt_vm *vm)
 {
-	struct rdt_vm *vm, *found = NULL;
+	u32 i = hash_ptr(vm->kvm, RDT_TABLE_BITS);
 
-	/* No VM attached anywhere: the price of a loaded module ends here. */
-	if (!READ_ONCE(nr))
-		return NULL;
-	rcu_read_lock();
-	hlist_for_each_entry_rcu(vm, &table[hash_ptr(kvm, RDT_HASH_BITS)], node)
-		if (vm->kvm == kvm) {
-			found = vm;
-			break;
-		}
-	rcu_read_unlock();
-	return found;
+	lockdep_assert_held(&rdt_vms_lock);
+	/* RDT_MAX_VMS: there is room. One that is RDT_GONE with a VM is still waited for. */
+	while (rdt_table[i % ARRAY_SIZE(rdt_table)].vm)
+		i++;
+	vm->entry = &rdt_table[i % ARRAY_SIZE(rdt_table)];
+	vm->entry->vm = vm;
+	smp_store_release(&vm->entry->kvm, vm->kvm);
+	WRITE_ONCE(rdt_attached, rdt_attached + 1);
 }
 
 struct rdt_vcpu *rdt_vcpu_get(struct rdt_vm *vm, struct kvm_vcpu *vcpu)
@@ -77,8 +75,7 @@ static void release(struct kref *ref)
 	rdt_ring_exit(&vm->ring);
 	put_pid(vm->vmm);
 	mutex_destroy(&vm->lock);
-	/* rdt_vm_find() may still be looking at vm->kvm. */
-	kvfree_rcu(vm, rcu);
+	kvfree(vm);
 }
 
 void rdt_vm_put(struct rdt_vm *vm)
@@ -140,13 +137,12 @@ int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
 	if (rdt_vm_find(kvm))
 		goto core;
 	r = -ENOSPC;
-	if (next_id == U32_MAX)
+	if (next_id == U32_MAX || rdt_attached == RDT_MAX_VMS)
 		goto core;
 	vm->id = next_id++;
 	__module_get(THIS_MODULE);
 	kref_get(&vm->ref);	/* the caller's */
-	WRITE_ONCE(nr, nr + 1);
-	hlist_add_head_rcu(&vm->node, &table[hash_ptr(kvm, RDT_HASH_BITS)]);
+	publish(vm);
 	mutex_unlock(&rdt_vms_lock);
 	rdt_port_event(vm, &ev);
 	*out = vm;
@@ -171,8 +167,26 @@ static void unpublish(struct rdt_vm *vm, u16 type)
 	lockdep_assert_held(&vm->lock);
 	WRITE_ONCE(vm->dead, true);
 	rdt_port_event(vm, &ev);
-	hlist_del_rcu(&vm->node);
-	WRITE_ONCE(nr, nr - 1);
+	WRITE_ONCE(vm->entry->kvm, RDT_GONE);
+}
+
+/* No reader can have the VM in hand any more. */
+static void retire(struct rdt_vm *vm)
+{
+	u32 i = vm->entry - rdt_table;
+
+	mutex_lock(&rdt_vms_lock);
+	vm->entry->vm = NULL;
+	WRITE_ONCE(rdt_attached, rdt_attached - 1);
+	/* Nothing to probe for behind it: nor is it, and what is before it, a way there. */
+	if (!rdt_table[(i + 1) % ARRAY_SIZE(rdt_table)].kvm)
+		for (; rdt_table[i % ARRAY_SIZE(rdt_table)].kvm == RDT_GONE &&
+		       !rdt_table[i % ARRAY_SIZE(rdt_table)].vm; i--)
+			WRITE_ONCE(rdt_table[i % ARRAY_SIZE(rdt_table)].kvm, NULL);
+	mutex_unlock(&rdt_vms_lock);
+	rdt_core_end(vm->core);
+	rdt_vm_put(vm);
+	module_put(THIS_MODULE);
 }
 
 int rdt_vm_detach(struct rdt_vm *vm)
@@ -204,10 +218,8 @@ int rdt_vm_detach(struct rdt_vm *vm)
 	synchronize_srcu_expedited(&kvm->srcu);
 	/* But the one at kvm_arch_vcpu_put(). */
 	synchronize_rcu();
-	rdt_core_end(vm->core);
+	retire(vm);
 	kvm_put_kvm(kvm);
-	rdt_vm_put(vm);
-	module_put(THIS_MODULE);
 	return 0;
 }
 
@@ -223,23 +235,23 @@ static void rdt_vm_gone(struct kvm *kvm)
 		mutex_unlock(&vm->lock);
 	}
 	mutex_unlock(&rdt_vms_lock);
-	if (!vm)
-		return;
-	rdt_core_end(vm->core);
-	rdt_vm_put(vm);
-	module_put(THIS_MODULE);
+	if (vm)
+		retire(vm);
 }
 
 struct rdt_vm *rdt_vm_get_next(u32 after)
 {
-	struct rdt_vm *vm, *best = NULL;
+	struct rdt_vm *best = NULL;
 	int i;
 
 	mutex_lock(&rdt_vms_lock);
-	for (i = 0; i < ARRAY_SIZE(table); i++)
-		hlist_for_each_entry(vm, &table[i], node)
-			if (vm->id > after && (!best || vm->id < best->id))
-				best = vm;
+	for (i = 0; i < ARRAY_SIZE(rdt_table); i++) {
+		struct rdt_vm *vm = rdt_table[i].vm;
+
+		if (vm && rdt_table[i].kvm != RDT_GONE && vm->id > after &&
+		    (!best || vm->id < best->id))
+			best = vm;
+	}
 	if (best)
 		kref_get(&best->ref);
 	mutex_unlock(&rdt_vms_lock);
@@ -259,7 +271,7 @@ struct rdt_vm *rdt_vm_get_by_id(u32 id)
 
 u32 rdt_vm_count(void)
 {
-	return READ_ONCE(nr);
+	return READ_ONCE(rdt_attached);
 }
 
 /* Its vCPUs and its memory mappings are gone; nothing else can find it. */
@@ -268,7 +280,7 @@ RDT_REPLACE(kvm, kvm_arch_destroy_vm, RDT_ANY, true);
 static void hook_kvm_arch_destroy_vm(struct kvm *kvm)
 {
 	rdt_hook_enter(&rdt_hook_kvm_arch_destroy_vm);
-	if (READ_ONCE(nr))
+	if (READ_ONCE(rdt_attached))
 		rdt_vm_gone(kvm);
 	rdt_orig(kvm_arch_destroy_vm)(kvm);
 	rdt_hook_leave();
@@ -285,13 +297,20 @@ static void hook_kvm_arch_commit_memory_region(struct pt_regs *args)
 	const struct kvm_memory_slot *old = (void *)args->si;
 	const struct kvm_memory_slot *new = (void *)args->dx;
 	enum kvm_mr_change change = args->cx;
-	struct rdt_vm *vm = rdt_vm_find((struct kvm *)args->di);
+	struct rdt_vm *vm;
 
-	if (!vm || change == KVM_MR_FLAGS_ONLY)
+	if (change == KVM_MR_FLAGS_ONLY)
 		return;
+	/* Outside kvm->srcu, in an ioctl of the VM: what detach waits for here is RCU. */
+	rcu_read_lock();
+	vm = rdt_vm_find((struct kvm *)args->di);
+	if (!vm)
+		goto out;
 	if (old && old->npages)
 		rdt_core_mapping_changed(vm->core, old->base_gfn, old->npages);
 	if (new && new->npages && change != KVM_MR_DELETE &&
 	    !(old && old->base_gfn == new->base_gfn && old->npages == new->npages))
 		rdt_core_mapping_changed(vm->core, new->base_gfn, new->npages);
+out:
+	rcu_read_unlock();
 }

@@ -162,7 +162,7 @@ struct rdt_drv_region {
  * @slots: 1..RDT_DRV_MAX_SLOTS
  * @regions: 1..RDT_DRV_MAX_REGIONS
  * @stack_top: per slot, address in the driver's tables, 16-byte aligned.
- * @region: must not overlap.
+ * @region: must not overlap. At most one page of kind GATE and one of kind EXIT.
  */
 struct rdt_driver_desc {
 	__u32 size;
