@@ -38,5 +38,6 @@
 #define CPU_SELF	0
 #define CPU_RECOVER	8
 #define CPU_USER_RSP	16
+#define CPU_ID		24
 
 #endif

@@ -335,7 +335,7 @@ uint64_t vcpu_resume(struct vcpu *v)
 	return v->stop == STOP_DONE || v->stop == STOP_SYNC ? v->value : 0;
 }
 
-uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4])
+void vcpu_prepare4(struct vcpu *v, void *fn, const uint64_t arg[4])
 {
 	struct kvm_regs regs = {
 		.rip = (uint64_t)guest_call_entry,
@@ -349,6 +349,11 @@ uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4])
 	};
 
 	must(ioctl(v->fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+}
+
+uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4])
+{
+	vcpu_prepare4(v, fn, arg);
 	return vcpu_resume(v);
 }
 

@@ -103,6 +103,9 @@ uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4]);
 #define vcpu_start(v, fn, ...) vcpu_start4(v, (void *)(fn), VCPU_ARGS(__VA_ARGS__))
 void vcpu_start4(struct vcpu *v, void *fn, const uint64_t arg[4]);
 uint64_t vcpu_join(struct vcpu *v);
+/* Make it ready to run the function with vcpu_run(). */
+#define vcpu_prepare(v, fn, ...) vcpu_prepare4(v, (void *)(fn), VCPU_ARGS(__VA_ARGS__))
+void vcpu_prepare4(struct vcpu *v, void *fn, const uint64_t arg[4]);
 /* Go on after STOP_SYNC or another exit. */
 uint64_t vcpu_resume(struct vcpu *v);
 /* One KVM_RUN. */
