@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Changing the policy. Everything here runs under the host's policy lock: an error
- * means that nothing changed.
+ * means that nothing changed. One exception, in the safe direction: protect() that
+ * is the first to find the tree corrupt leaves its frames restricted.
  *
  * Order of a restriction: bits into the bitmap, which all that can still fail comes
  * after; then the rule into the tree; then zap. After the zap no vCPU has a
