@@ -145,6 +145,7 @@ extern struct rdt_hook
 	rdt_hook_kvm_arch_destroy_vm;	   /* vm.c: the VM ends */
 
 extern struct rdt_import
+	rdt_import_desc_kvm_mmu_gva_to_gpa_system,
 	rdt_import_desc_kvm_read_guest_virt,
 	rdt_import_desc_kvm_zap_gfn_range,
 	rdt_import_desc_x86_emulate_instruction;

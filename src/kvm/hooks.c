@@ -40,6 +40,7 @@ static struct rdt_hook *const hooks[] = {
 };
 
 static struct rdt_import *const imports[] = {
+	&rdt_import_desc_kvm_mmu_gva_to_gpa_system,
 	&rdt_import_desc_kvm_read_guest_virt,
 	&rdt_import_desc_kvm_zap_gfn_range,
 	&rdt_import_desc_x86_emulate_instruction,

@@ -418,6 +418,38 @@ static void requeue(struct kvm_vcpu *vcpu, u8 vector, u32 error, unsigned long c
 		kvm_queue_exception(vcpu, vector);
 }
 
+RDT_IMPORT(kvm, kvm_mmu_gva_to_gpa_system, RDT_ANY);
+
+static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+	struct vmcb_save_area *save = &vmcb_of(vcpu)->save;
+	bool soft = boot_cpu_has(X86_FEATURE_NRIPS);
+	unsigned int gate = a->efer & EFER_LMA ? 16 : 8;
+	u8 type;
+	gpa_t gpa;
+
+	/*
+	 * A CPU that does not tell the next RIP has KVM look for the instruction again,
+	 * which it does not recognize from vector 128 on. As an interrupt then, and the
+	 * gate's DPL is ours to check.
+	 */
+	if (!soft) {
+		gpa = rdt_call(kvm_mmu_gva_to_gpa_system)(vcpu, save->idtr.base + vector * gate + 5,
+							  NULL);
+		if (save->idtr.limit < vector * gate + gate - 1 || gpa == INVALID_GPA ||
+		    kvm_read_guest(vcpu->kvm, gpa, &type, 1) || (type >> 5 & 3) < save->cpl) {
+			kvm_queue_exception_e(vcpu, GP_VECTOR, vector * 8 + 2);
+			return;
+		}
+		reg_write(vcpu, VCPU_REGS_RIP, a->regs[VCPU_REGS_RIP] + len);
+	}
+	a->interrupt.injected = true;
+	a->interrupt.soft = soft;
+	a->interrupt.nr = vector;
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
+}
+
 /* An int n, int3 or into: it is an event now. */
 static void requeue_intn(struct kvm_vcpu *vcpu)
 {
@@ -445,10 +477,7 @@ static void requeue_intn(struct kvm_vcpu *vcpu)
 		case 0xcd:
 			if (i + 1 == n)
 				return;
-			vcpu->arch.interrupt.injected = true;
-			vcpu->arch.interrupt.soft = true;
-			vcpu->arch.interrupt.nr = insn[i + 1];
-			kvm_make_request(KVM_REQ_EVENT, vcpu);
+			queue_intn(vcpu, insn[i + 1], i + 2);
 			return;
 		default:
 			return;
