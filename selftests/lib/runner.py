@@ -127,7 +127,10 @@ def main(args):
                for _ in range(min(args.jobs, len(boots)))]
     for t in threads:
         t.start()
-    for t in threads:
-        while t.is_alive():             # so that ^C is seen
-            t.join(0.5)
+    try:
+        for t in threads:
+            while t.is_alive():         # so that ^C is seen; the labs die with us
+                t.join(0.5)
+    except KeyboardInterrupt:
+        report.result("run", "not ok", "interrupted")
     return report.finish()
