@@ -1,59 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * B: calling into integrity mode, from everywhere, interrupted at all times, on all
- * CPUs at once, on other CPUs than where it began.
+ * B: calling into integrity mode from every context and from all CPUs at once, and
+ * what the inside may not do.
  */
 #include <linux/completion.h>
-#include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/hrtimer.h>
-#include <linux/interrupt.h>
-#include <linux/kthread.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
-#include <linux/version.h>
-#include <asm/fpu/api.h>
 #include <asm/io.h>
-#include <asm/irq_regs.h>
-#include "redoubt_driver.h"
-#include "selftest.h"
+#include "inside_work.h"
 #include "tests.h"
-
-static int nth_cpu(unsigned int n)
-{
-	int cpu = cpumask_first(cpu_online_mask);
-
-	for (n %= num_online_cpus(); n; n--)
-		cpu = cpumask_next(cpu, cpu_online_mask);
-	return cpu;
-}
-
-/* What RDT_OP_SELFTEST must say, computed here, outside. */
-static u64 expected(u64 seed, u64 rounds, bool sse)
-{
-	struct rdt_selftest st;
-
-	rdt_selftest_init(&st, seed);
-	rdt_selftest_ref(&st, rounds, sse);
-	return rdt_selftest_sum(&st);
-}
-
-/* With vector registers the kernel may not be preempted; interrupts still come. */
-static long selftest(u64 seed, u64 rounds, bool sse)
-{
-	long ret;
-
-	do {
-		if (sse)
-			kernel_fpu_begin();
-		ret = redoubt_call(RDT_OP_SELFTEST, seed, rounds, sse);
-		if (sse)
-			kernel_fpu_end();
-		if (ret == -EAGAIN)
-			cond_resched();
-	} while (ret == -EAGAIN && !kthread_should_stop());
-	return ret;
-}
 
 static void call_remote(void *ret)
 {
@@ -183,173 +140,6 @@ void test_threads(struct seq_file *m)
 	       "%u threads on %u CPUs, %d calls each: counter %ld to %ld, %d wrong, %u times full",
 	       started, num_online_cpus(), INCS, before, after, bad, full);
 	kfree(w);
-}
-
-/* ---- interrupts ------------------------------------------------------- */
-
-struct storm {
-	struct hrtimer timer;
-	struct task_struct *task;
-	u64 period, leaked;
-	unsigned long resume;	/* the stub's address */
-	unsigned int rounds, wrong, inside, leaks, fired;
-	bool sse, done;
-};
-
-/* What an interrupt handler sees of a thread that was inside: the stub, and nothing else. */
-static enum hrtimer_restart look(struct hrtimer *t)
-{
-	struct storm *s = container_of(t, struct storm, timer);
-	struct pt_regs *r = get_irq_regs();
-	u64 left;
-
-	s->fired++;
-	if (r && r->ip == s->resume) {
-		s->inside++;
-		left = r->ax | r->bx | r->cx | r->dx | r->si | r->bp | r->r8 | r->r9 |
-		       r->r10 | r->r11 | r->r12 | r->r13 | r->r14 | r->r15 |
-		       (r->flags & ~(X86_EFLAGS_IF | X86_EFLAGS_RF | X86_EFLAGS_FIXED));
-		s->leaks += !!left;
-		s->leaked |= left;
-	}
-	/* From now, not from when it was due: the inside must get on. */
-	hrtimer_forward_now(t, ns_to_ktime(s->period + (s->fired * 7919) % s->period));
-	return HRTIMER_RESTART;
-}
-
-static int work_inside(void *arg)
-{
-	struct storm *s = arg;
-	unsigned int i;
-
-	hrtimer_init(&s->timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
-	s->timer.function = look;
-	hrtimer_start(&s->timer, ns_to_ktime(s->period), HRTIMER_MODE_REL_PINNED_HARD);
-	for (i = 0; i < s->rounds; i++) {
-		u64 seed = i * 1000003ull + smp_processor_id();
-
-		s->wrong += selftest(seed, 20000, s->sse) != expected(seed, 20000, s->sse);
-		cond_resched();
-	}
-	hrtimer_cancel(&s->timer);
-	WRITE_ONCE(s->done, true);
-	while (!kthread_should_stop())
-		msleep(1);
-	return 0;
-}
-
-static void storm(struct seq_file *m, bool sse, u64 period)
-{
-	unsigned int wrong = 0, inside = 0, leaks = 0, fired = 0;
-	u64 leaked = 0;
-	struct storm *s;
-	int cpu;
-
-	s = kcalloc(nr_cpu_ids, sizeof(*s), GFP_KERNEL);
-	if (!s)
-		return report(m, false, "no memory");
-	cpus_read_lock();
-	for_each_online_cpu(cpu) {
-		s[cpu].rounds = 60;
-		s[cpu].period = period;
-		s[cpu].resume = symbol("redoubt_guest:rdt_resume");
-		s[cpu].sse = sse;
-		s[cpu].task = kthread_create(work_inside, &s[cpu], "rdt-storm/%d", cpu);
-		if (IS_ERR(s[cpu].task)) {
-			s[cpu].task = NULL;
-			continue;
-		}
-		kthread_bind(s[cpu].task, cpu);
-		wake_up_process(s[cpu].task);
-	}
-	for_each_online_cpu(cpu) {
-		if (!s[cpu].task)
-			continue;
-		while (!READ_ONCE(s[cpu].done))
-			msleep(1);
-		kthread_stop(s[cpu].task);
-		wrong += s[cpu].wrong;
-		inside += s[cpu].inside;
-		leaks += s[cpu].leaks;
-		fired += s[cpu].fired;
-		leaked |= s[cpu].leaked;
-	}
-	cpus_read_unlock();
-	report(m, !wrong && !leaks && inside,
-	       "timer every %llu us%s: %u fired, %u inside, %u wrong results, %u leaks (%llx)",
-	       period / 1000, sse ? ", vector registers in use" : "", fired, inside, wrong, leaks,
-	       leaked);
-	kfree(s);
-}
-
-void test_storm(struct seq_file *m)
-{
-	storm(m, false, 2000 * 1000);
-	storm(m, true, 2000 * 1000);
-	storm(m, false, 700 * 1000);
-	storm(m, true, 700 * 1000);
-}
-
-/* ---- on another CPU --------------------------------------------------- */
-
-struct mover {
-	struct task_struct *task;
-	unsigned int moved, wrong, rounds;
-	bool done;
-};
-
-static int work_moving(void *arg)
-{
-	struct mover *v = arg;
-	unsigned int i;
-
-	for (i = 0; i < v->rounds; i++) {
-		int cpu = raw_smp_processor_id();
-
-		v->wrong += selftest(i, 30000, false) != expected(i, 30000, false);
-		v->moved += cpu != raw_smp_processor_id();
-		cond_resched();
-	}
-	WRITE_ONCE(v->done, true);
-	while (!kthread_should_stop())
-		msleep(1);
-	return 0;
-}
-
-void test_migrate(struct seq_file *m)
-{
-	struct mover v[2] = { { .rounds = 100 }, { .rounds = 100 } };
-	unsigned int i, turn = 0;
-
-	if (num_online_cpus() < 2)
-		return report(m, true, "moved to another CPU # SKIP there is one only");
-	if (!preempt_model_full())
-		return report(m, true, "moved to another CPU # SKIP needs preempt=full on the kernel line");
-	for (i = 0; i < ARRAY_SIZE(v); i++) {
-		v[i].task = kthread_run(work_moving, &v[i], "rdt-move/%u", i);
-		if (IS_ERR(v[i].task)) {
-			report(m, false, "no thread");
-			v[i].task = NULL;
-			v[i].done = true;
-		}
-	}
-	/* Two threads chase each other round the CPUs. */
-	while (!READ_ONCE(v[0].done) || !READ_ONCE(v[1].done)) {
-		for (i = 0; i < ARRAY_SIZE(v); i++)
-			if (v[i].task)
-				set_cpus_allowed_ptr(v[i].task,
-						     cpumask_of(nth_cpu(turn + i)));
-		turn++;
-		usleep_range(500, 1500);
-	}
-	for (i = 0; i < ARRAY_SIZE(v); i++) {
-		if (!v[i].task)
-			continue;
-		kthread_stop(v[i].task);
-		report(m, !v[i].wrong && v[i].moved,
-		       "%u computations inside, %u went on on another CPU, %u wrong", v[i].rounds,
-		       v[i].moved, v[i].wrong);
-	}
 }
 
 /* ---- a foreign page --------------------------------------------------- */

@@ -62,6 +62,9 @@ static const struct tap_group groups[] = {
 	{ "threads", test_threads },
 	{ "storm", test_storm },
 	{ "migrate", test_migrate },
+	{ "hotplug", test_hotplug },
+	{ "nmi", test_nmi },
+	{ "watch", test_watch },
 	{ "foreign", test_foreign },
 };
 

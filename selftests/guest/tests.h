@@ -21,6 +21,9 @@ void test_calls(struct seq_file *m);
 void test_threads(struct seq_file *m);
 void test_storm(struct seq_file *m);
 void test_migrate(struct seq_file *m);
+void test_hotplug(struct seq_file *m);
+void test_nmi(struct seq_file *m);
+void test_watch(struct seq_file *m);
 void test_foreign(struct seq_file *m);
 
 #endif
