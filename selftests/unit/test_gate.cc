@@ -19,11 +19,13 @@ void expect_refused(World &w, u8 code)
 struct Door {
 	const char *name;
 	bool fault;
+	bool short_way = false;
 };
-constexpr Door doors[] = {{"hypercall", false}, {"fault", true}};
+constexpr Door doors[] = {{"hypercall", false}, {"fault", true}, {"fault, the short way", true, true}};
 
 bool enter(Cpu &c, const Door &d)
 {
+	c.short_way = d.short_way;
 	if (d.fault) {
 		const rdt_verdict v = c.enter_fault();
 
@@ -34,6 +36,7 @@ bool enter(Cpu &c, const Door &d)
 
 bool leave(Cpu &c, const Door &d, u64 result)
 {
+	c.short_way = d.short_way;
 	if (d.fault) {
 		const rdt_verdict v = c.leave_fault(result);
 
@@ -363,12 +366,16 @@ TEST(B6, TheFaultDoorIsAPhysicalAddress)
 		{"by a page walk", lay::gate_gva, lay::gate, false, true, false, RDT_EV_GATE},
 	};
 
-	for (const Row &r : rows) {
+	for (unsigned n = 0; n < 2 * std::size(rows); n++) {
+		const Row &r = rows[n / 2];
+		const bool short_way = n % 2;
+
 		SCOPED_TRACE(r.what);
 		World w;
 		FaultOpts o;
 
 		w.start();
+		w[0].short_way = short_way;
 		o.vectoring = r.vectoring;
 		o.walk = r.walk;
 		w[0].regs.rip = r.rip;
@@ -418,6 +425,7 @@ TEST(B6, TheCallersStateIsChecked)
 			w.start();
 			const Snapshot before = w.snapshot();
 
+			c.short_way = d.short_way;
 			c.cpl = r.cpl;
 			c.va_bits = r.va_bits;
 			c.idt_base = r.idt;
@@ -440,6 +448,34 @@ TEST(B6, TheCallersStateIsChecked)
 			expect_refused(w, r.code);
 			EXPECT_EQ(before.diff(w.snapshot()), "");
 		}
+}
+
+/* Which frames are doors, by view and by driver. */
+TEST(B6, Doors)
+{
+	World w;
+
+	for (gfn_t g = 0; g < lay::frames; g++)
+		EXPECT_EQ(rdt_core_at_door(w.vm, w[0].core, g), RDT_DOOR_NONE) << "no driver";
+	w.start();
+	ASSERT_TRUE(w[1].enter_call());
+	for (gfn_t g : {lay::gate, lay::exit, lay::text, lay::data, lay::plain, gfn_t{0}, gfn_limit, ~gpa_t{0} >> page_shift}) {
+		EXPECT_EQ(rdt_core_at_door(w.vm, w[0].core, g), g == lay::gate ? RDT_DOOR_IN : RDT_DOOR_NONE);
+		EXPECT_EQ(rdt_core_at_door(w.vm, w[1].core, g), g == lay::exit ? RDT_DOOR_OUT : RDT_DOOR_NONE);
+	}
+
+	/* A driver may do without: then no number is a door. */
+	World v;
+	rdt_driver_desc d = good_desc();
+
+	d.region[1].kind = RDT_DRV_TEXT;
+	d.region[2].kind = RDT_DRV_TEXT;
+	v.give_nodes();
+	ASSERT_EQ(v.seal(d), 0);
+	ASSERT_TRUE(v[1].enter_call());
+	for (gfn_t g : {lay::gate, lay::exit, gfn_t{0}, gfn_limit, ~gpa_t{0} >> page_shift})
+		for (unsigned i : {0u, 1u})
+			EXPECT_EQ(rdt_core_at_door(v.vm, v[i].core, g), RDT_DOOR_NONE) << g;
 }
 
 /* The borders of what a return address may be. */
@@ -540,12 +576,16 @@ TEST(B10, EveryOperationInEveryState)
 		{inside, wander, false, 0, RDT_EV_EXEC, 0, root},
 	};
 
-	for (const Row &r : rows) {
+	for (unsigned n = 0; n < 2 * std::size(rows); n++) {
+		const Row &r = rows[n / 2];
+		const bool short_way = n % 2;
+
 		SCOPED_TRACE("row " + std::to_string(&r - rows));
 		World w(3);
 		Cpu &c = w[0];
 
 		w.start(3);
+		c.short_way = short_way;
 		/* A used token, and a good one of a thread that waits. */
 		ASSERT_TRUE(w[1].enter_call());
 		const u64 stale = w[1].strike();

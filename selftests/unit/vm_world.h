@@ -186,10 +186,20 @@ public:
 		f.new_val = o.new_val;
 		return f;
 	}
+	/* Fetches are taken to the doors first, as src/kvm does. */
+	bool short_way = false;
+
 	rdt_verdict fault(gpa_t gpa, u8 access, const FaultOpts &o = {})
 	{
 		const rdt_fault f = fault_of(gpa, access, o);
 		const Regs before = regs;
+
+		if (short_way && access == RDT_ACC_X && !o.vectoring && !o.walk) {
+			const rdt_verdict v = door(gpa);
+
+			if (v != RDT_V_PASS)
+				return v;
+		}
 		rdt_cpu cpu = load();
 		const rdt_verdict v = rdt_core_fault(vm_, core, &f, &cpu);
 
@@ -268,6 +278,29 @@ public:
 	}
 
 private:
+	rdt_verdict door(gpa_t gpa)
+	{
+		const rdt_door d = rdt_core_at_door(vm_, core, gpa >> page_shift);
+		const Regs before = regs;
+		rdt_cpu cpu = load();
+
+		if (d == RDT_DOOR_NONE)
+			return RDT_V_PASS;
+		if (d == RDT_DOOR_OUT) {
+			/* What port.h does not promise is rubbish. */
+			cpu.rsp = cpu.rflags = cpu.cr3 = cpu.idt_base = 0xbadbadbadbad;
+			cpu.cpl = 3;
+			cpu.va_bits = 99;
+		}
+		const rdt_verdict v = rdt_core_door(vm_, core, d, &cpu);
+
+		check_unlocked();
+		if (v == RDT_V_RESUME)
+			store(cpu);
+		else
+			expect_untouched(cpu, before);
+		return v;
+	}
 	void store(const rdt_cpu &cpu)
 	{
 		if (cpu.dirty & RDT_CPU_RIP)
