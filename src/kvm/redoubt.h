@@ -52,7 +52,7 @@ struct rdt_step {
 	bool moved;			/* valid when parked */
 	u8 insn;			/* enum insn */
 	u8 outcome;			/* RDT_STEP_* of rdt_core_step_end(), when stolen */
-	bool intn, sce, shadow;		/* what arming changed */
+	bool intn, sce, shadow, tf;	/* what arming changed, or found */
 	u32 exceptions;
 	u32 tries;
 	/* The CPU as the step began, for a write that is undone. */

@@ -157,6 +157,7 @@ static void svm_arm(struct rdt_vcpu *rv)
 	s->shadow = !s->event && !(c->int_state & SVM_INTERRUPT_SHADOW_MASK);
 	if (s->shadow)
 		c->int_state |= SVM_INTERRUPT_SHADOW_MASK;
+	s->tf = vmcb->save.rflags & X86_EFLAGS_TF;
 	svm_point(rv);
 }
 
@@ -177,8 +178,7 @@ static void svm_disarm(struct rdt_vcpu *rv, bool done)
 		c->int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
 	if (rdt_member(vcpu, vcpu_svm, nmi_singlestep)) {
 		rdt_member(vcpu, vcpu_svm, nmi_singlestep) = false;
-		if (!(vcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP) &&
-		    !(s->rflags & X86_EFLAGS_TF) && !(done && s->insn == INSN_LOADS_TF))
+		if (!s->tf && !(done && s->insn == INSN_LOADS_TF))
 			vmcb->save.rflags &= ~(u64)X86_EFLAGS_TF;
 		/* KVM may be stepping towards an NMI window: let it look again. */
 		if (vcpu->arch.nmi_pending)
