@@ -13,14 +13,17 @@ invalidated by hand.
 """
 import hashlib
 import os
+import random
 import re
 import shutil
 import stat
 import subprocess
 
+import kaslr
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-FORMAT = "6"            # part of every layer's hash: raise it when this file changes the layout
+FORMAT = "7"            # part of every layer's hash: raise it when this file changes the layout
 
 # Modules the emulated host carries (with what they depend on). Only those that
 # /etc/modules names are loaded at boot.
@@ -172,6 +175,18 @@ class Kernel:
         with open(f"{self.modules}/modules.builtin") as f:
             self.builtin = {_module_name(line.strip()) for line in f}
 
+    def moved(self, cache, slot, limit):
+        """The unpacked kernel at one of a few addresses drawn on this machine:
+        up to limit MiB above where it was linked (see kaslr.py)."""
+        def build(path):
+            with open(self.vmlinux, "rb") as f:
+                image = f.read()
+            delta = random.randrange(kaslr.ALIGN, limit << 20, kaslr.ALIGN)
+            with open(f"{path}.tmp", "wb") as f:
+                f.write(kaslr.relocate(image, delta))
+            os.rename(f"{path}.tmp", path)
+        return cached(cache, f"vmlinux-{self.series}-{slot}", _key(self.vmlinux, str(limit)), build)
+
     def closure(self, names):
         paths = set()
         for name in names:
@@ -316,6 +331,7 @@ def guest_layer(cache, guest):
             if os.path.exists(rom):
                 tree.file(rom, os.path.realpath(rom), 0o644)
         tree.file("guest/vmlinuz", guest.vmlinuz, 0o644)
+        tree.file("guest/vmlinux", guest.moved(cache, "guest", 64), 0o644)
         tree.file("guest/initramfs.cpio", f"{path}.inner", 0o644)
         tree.text("guest/release", guest.release + "\n")
         tree.write(path)

@@ -22,6 +22,7 @@ from npt import Npt
 
 EXIT_KERNEL, EXIT_TIMEOUT, EXIT_LAB = 97, 124, 125
 POWEROFF_GRACE = {"npt": 30, "ept": 120}        # seconds
+STOPPERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FLAG_PTY, FLAG_MERGE = 1, 2
 PR_SET_PDEATHSIG = 1
 
@@ -36,6 +37,10 @@ class Timeout(Exception):
 
 class HostGone(Exception):
     pass
+
+
+class Stopped(BaseException):
+    """A signal asked us to end."""
 
 
 def cache_dir():
@@ -101,9 +106,11 @@ class Run:
 
     def build_image(self):
         a, cache = self.args, self.cache
+        # One saved host serves every run under Bochs, those without a guest too.
+        with_guest = a.guest or a.arch == "ept"
         try:
             self.kernel = labimage.Kernel(cache, a.kernel)
-            self.guest = labimage.Kernel(cache, a.guest_kernel) if a.guest else None
+            self.guest = labimage.Kernel(cache, a.guest_kernel) if with_guest else None
         except FileNotFoundError as e:
             raise LabError(f"{e.filename} is not there: run scripts/setup first") from e
         self.fixed_layers = [labimage.base_layer(cache, self.kernel)]
@@ -285,13 +292,14 @@ def main(args):
     run = Run(args)
 
     def stop(signum, _):
-        run.restore_terminal()
-        run.kill()
-        run.clean_up()
-        os._exit(128 + signum)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for s in STOPPERS:
+            signal.signal(s, signal.SIG_IGN)
+        raise Stopped(signum)   # unwinds, so that no lock of subprocess stays held
+    for s in STOPPERS:
         signal.signal(s, stop)
     try:
         return run.main()
+    except Stopped as e:
+        return 128 + e.args[0]
     finally:
         run.clean_up()
