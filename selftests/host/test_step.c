@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Writes that are logged by stepping the instruction (A10): several vCPUs at a
- * time, onto a stack while an event is delivered, with single-stepping and
- * debuggers in the way, and with the guest's own page tables as the monitored
- * frames. What each instruction does is in test_write.c.
+ * LOG where it is hardest: instructions with a trap, a fault, a shadow, a debug
+ * register or an interrupt in them, and many vCPUs at once. Each scenario is run
+ * on plain memory first. On logged memory everything must be the same: results,
+ * memory, each exception with its address and flags.
  */
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "rdt.h"
@@ -17,598 +16,465 @@
 #include "vmm.h"
 
 #define RAM	(64ul << 20)
-#define NODES	GUEST_FREE			/* 4 pages */
-#define LOG	(GUEST_FREE + 0x200000)		/* 2 pages */
-#define PLAIN	(GUEST_FREE + 0x300000)
-#define MANY	(GUEST_FREE + 0x400000)		/* MANY_PAGES pages, seen at MANY_GVA */
-#define MANY_PAGES 64
-#define MANY_GVA 0x40000000ul
-
-#define DB	1
-#define NMI	2
-#define BP	3
-#define UD	6
-#define GP	13
-#define PF	14
-
-#define TF	0x100ull
-#define ROUNDS	300
+#define NODES	GUEST_FREE
+/* Frames of a set, and where the guest sees them: two pages to write, a hole, one it
+ * may only read, two of code. */
+#define SET_PAGES	8
+#define PLAIN_GPA	(GUEST_FREE + 0x100000)
+#define LOG_GPA		(GUEST_FREE + 0x200000)
+#define PLAIN	0x20000000ul
+#define LOG	0x20100000ul
+#define P_HOLE	(2 * PAGE_SIZE)
+#define P_RO	(3 * PAGE_SIZE)
+#define P_CODE	(4 * PAGE_SIZE)
+#define DENY	(LOG_GPA + SET_PAGES * PAGE_SIZE)	/* behind the logged set */
+#define COUNTERS (GUEST_FREE + 0x300000)		/* one to one, 2 pages under LOG */
+#define gp	13
 
 static struct vm *vm;
 static struct vcpu *v;
 static struct rdt *r;
 
-static uint64_t events(void)
+/* ---- in the guest ----------------------------------------------------------------- */
+
+struct trap {
+	u64 vector, error, rip, rflags, rsp, cr2, dr6;
+};
+
+#define MAX_TRAPS 64
+static struct {
+	u64 n;
+	struct trap trap[MAX_TRAPS];
+} traps;
+
+static u64 irqs, irqs_with_tf;
+
+static u64 read_dr6(void)
 {
-	return rdt_count(r, RDT_EV_WRITE);
+	u64 v;
+
+	asm volatile("movq %%dr6, %0" : "=r"(v));
+	asm volatile("movq %0, %%dr6" : : "r"(0xffff0ff0ul));
+	return v;
 }
 
-static bool done(struct vcpu *cpu, const char *what)
+static u64 on_trap(struct trap_frame *f)
 {
-	if (vcpu_done(cpu))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(cpu);
-	return false;
-}
+	struct trap *t = &traps.trap[traps.n];
 
-static int protect(uint64_t gpa, uint64_t pages, int action, int cls)
-{
-	return rdt_protect(r, gpa, pages, action, cls);
-}
-
-/* ---- several vCPUs -------------------------------------------------------------- */
-
-/* On both pages, in turn; locked and, in a word of its own, not. */
-static u64 g_count(u64 n, u64 own)
-{
-	for (u64 i = 0; i < n; i++) {
-		u64 page = LOG + (i & 1) * PAGE_SIZE;
-
-		asm volatile("lock incq (%0)\n\tincq (%1)"
-			     : : "r"(page + 0x100), "r"(page + own) : "memory", "cc");
+	if (f->vector == 0x40) {
+		irqs++;
+		irqs_with_tf += f->rflags >> 8 & 1;
+		guest_wrmsr(0x80b, 0);
+		return 1;
 	}
-	return n;
-}
-
-static void check_counts(int vcpus, uint64_t before, uint64_t rounds, bool counted, const char *name)
-{
-	uint64_t sum = vm_u64(vm, LOG + 0x100) + vm_u64(vm, LOG + PAGE_SIZE + 0x100);
-	uint64_t bad = 0;
-
-	is(sum, vcpus * rounds, "A10 %s: the sum of locked increments", name);
-	for (int i = 0; i < vcpus; i++)
-		bad += vm_u64(vm, LOG + 0x200 + 8 * i) + vm_u64(vm, LOG + PAGE_SIZE + 0x200 + 8 * i) !=
-		       rounds;
-	is(bad, 0, "A10 %s: everybody's own count", name);
-	if (counted)
-		is(events() - before, 2 * vcpus * rounds, "A10 %s: an event each", name);
-}
-
-static void clear_counts(void)
-{
-	memset(vm_host(vm, LOG), 0, 2 * PAGE_SIZE);
-}
-
-static void run_counts(int vcpus, uint64_t rounds, const char *name)
-{
-	for (int i = 0; i < vcpus; i++)
-		vcpu_start(&vm->vcpu[i], g_count, rounds, 0x200 + 8 * i);
-	for (int i = 0; i < vcpus; i++) {
-		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], name);
+	if (traps.n < MAX_TRAPS) {
+		t->vector = f->vector;
+		t->error = f->error;
+		t->rip = f->rip;
+		t->rflags = f->rflags;
+		t->rsp = f->rsp;
+		t->cr2 = f->vector == 14 ? this_cpu()->cr2 : 0;
+		t->dr6 = f->vector == 1 ? read_dr6() : 0;
+		/* DR1 is for breakpoints on instructions: let this one go on. */
+		if (t->dr6 & 2)
+			f->rflags |= 0x10000;
+		traps.n++;
 	}
+	return f->vector == 1 || f->vector == 3 || f->vector == 0x90;
 }
 
-static void test_smp(void)
+static u64 g_begin(void)
 {
-	uint64_t before = events();
-	uint64_t steps = rdt_info(r).steps;
-
-	clear_counts();
-	run_counts(4, ROUNDS, "4 vCPUs");
-	check_counts(4, before, ROUNDS, true, "4 vCPUs");
-	ok(rdt_info(r).steps >= steps + 2 * 4 * ROUNDS, "A10 4 vCPUs: each was stepped");
-}
-
-/* ---- a vCPU that is kicked, preempted, reconfigured in the middle -------------------- */
-
-static atomic_bool stop;
-
-static void on_signal(int sig)
-{
-}
-
-static void *kick(void *arg)
-{
-	while (!stop) {
-		for (int i = 0; i < 4; i++)
-			if (vm->vcpu[i].thread)
-				pthread_kill(vm->vcpu[i].thread, SIGUSR1);
-		usleep(300);
-	}
-	return NULL;
-}
-
-/* The page loses and gets back its rule: only the sum is known. */
-static void *reprotect(void *arg)
-{
-	while (!stop) {
-		protect(LOG, 2, RDT_ACT_NONE, 0);
-		usleep(200);
-		protect(LOG, 2, RDT_ACT_LOG, RDT_CLS_OTHER);
-		usleep(1000);
-	}
-	return NULL;
-}
-
-/* The memory itself comes and goes, and with it the roots. */
-static void *replace(void *arg)
-{
-	while (!stop) {
-		vm_set_slot(vm, 1, 0x80000000, PAGE_SIZE * 16, arg, 0);
-		usleep(500);
-		vm_set_slot(vm, 1, 0x80000000, 0, arg, 0);
-		usleep(500);
-	}
-	return NULL;
-}
-
-static void *dirty(void *arg)
-{
-	static uint64_t bitmap[RAM / PAGE_SIZE / 64];
-
-	vm_set_slot(vm, 0, 0, RAM, vm->map, KVM_MEM_LOG_DIRTY_PAGES);
-	while (!stop) {
-		vm_dirty_log(vm, 0, bitmap);
-		usleep(1000);
-	}
-	vm_set_slot(vm, 0, 0, RAM, vm->map, 0);
-	return NULL;
-}
-
-static void test_disturbed(const char *name, void *(*fn)(void *), void *arg, bool counted)
-{
-	uint64_t before = events();
-	pthread_t thread;
-
-	clear_counts();
-	stop = false;
-	for (int i = 0; i < 4; i++)
-		vcpu_start(&vm->vcpu[i], g_count, ROUNDS, 0x200 + 8 * i);
-	pthread_create(&thread, NULL, fn, arg);
-	for (int i = 0; i < 4; i++) {
-		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], name);
-		vm->vcpu[i].thread = 0;
-	}
-	stop = true;
-	pthread_join(thread, NULL);
-	check_counts(4, before, ROUNDS, counted, name);
-}
-
-static void test_dirty(void)
-{
-	static uint64_t bitmap[RAM / PAGE_SIZE / 64];
-	unsigned int page = LOG / PAGE_SIZE, bad = 0;
-
-	vm_set_slot(vm, 0, 0, RAM, vm->map, KVM_MEM_LOG_DIRTY_PAGES);
-	vm_dirty_log(vm, 0, bitmap);
-	for (int i = 0; i < 5; i++) {
-		vcpu_call(v, g_load, LOG + 8);
-		vm_dirty_log(vm, 0, bitmap);
-		bad += bitmap[page / 64] >> page % 64 & 1;
-		vcpu_call(v, g_store, LOG + 8, i);
-		vm_dirty_log(vm, 0, bitmap);
-		bad += !(bitmap[page / 64] >> page % 64 & 1);
-	}
-	is(bad, 0, "A10 dirty log: a logged page is dirty when it was written, and only then");
-	vm_set_slot(vm, 0, 0, RAM, vm->map, 0);
-}
-
-/* ---- events onto a logged stack --------------------------------------------------- */
-
-static u64 traps, trap_rflags, trap_cr2;
-
-static u64 skip_insn(struct trap_frame *f)
-{
-	traps++;
-	trap_rflags |= f->rflags;
-	trap_cr2 = this_cpu()->cr2;
-	if (f->vector == UD)
-		f->rip += 2;
-	if (f->vector == PF)
-		f->rip += 7;		/* movb $1, (%rax) with a displacement */
-	if (f->vector == GP)
-		f->rip += 2;
-	return 1;
-}
-
-/* Let these happen with the stack at @top; the stack pointer must come back. */
-#define WITH_STACK(name, insns)						\
-	static u64 g_on_stack_##name(u64 top)				\
-	{								\
-		u64 bad;						\
-									\
-		traps = trap_rflags = 0;				\
-		this_cpu()->on_trap = skip_insn;			\
-		asm volatile("movq %%rsp, %%r12\n\t"			\
-			     "movq %1, %%rsp\n\t"			\
-			     insns "\n\t"				\
-			     "subq %1, %%rsp\n\t"			\
-			     "movq %%rsp, %0\n\t"			\
-			     "movq %%r12, %%rsp"			\
-			     : "=&r"(bad) : "r"(top) : "r12", "rax", "memory", "cc"); \
-		this_cpu()->on_trap = NULL;				\
-		return bad ? ~0ull : traps;				\
-	}
-
-WITH_STACK(ud, "ud2")
-WITH_STACK(int3, "int3")
-WITH_STACK(intn, "int $0x42")
-WITH_STACK(pf, "movl $0x78000000, %%eax; movb $1, 0x11223344(%%rax)")
-WITH_STACK(gp, "movl $1, %%eax; shlq $63, %%rax; shrq $1, %%rax; .byte 0xff, 0x10")
-WITH_STACK(all, "ud2; int3; int $0x42; ud2")
-
-static void test_events(void)
-{
-	static const struct {
-		const char *name;
-		u64 (*fn)(u64 top);
-		u64 traps;
-		int vector;
-	} kinds[] = {
-		{ "#UD", g_on_stack_ud, 1, UD },
-		{ "int3", g_on_stack_int3, 1, BP },
-		{ "int n", g_on_stack_intn, 1, 0x42 },
-		{ "#PF", g_on_stack_pf, 1, PF },
-		{ "#GP", g_on_stack_gp, 1, GP },
-		{ "four", g_on_stack_all, 4, UD },
-	};
-
-	for (unsigned int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		const uint64_t top = LOG + PAGE_SIZE + 0x40, size = 5 * 8;
-		uint64_t events_plain, before, delivered = 0;
-		struct rdt_event ev;
-
-		memset(vm_host(vm, PLAIN), 0, 2 * PAGE_SIZE);
-		memset(vm_host(vm, LOG), 0, 2 * PAGE_SIZE);
-		is(vcpu_call(v, kinds[i].fn, PLAIN + PAGE_SIZE + 0x40), kinds[i].traps,
-		   "A10 %s with a plain stack", kinds[i].name);
-		rdt_drain(r);
-		before = events();
-		is(vcpu_call(v, kinds[i].fn, top), kinds[i].traps, "A10 %s with a logged stack",
-		   kinds[i].name);
-		if (!done(v, kinds[i].name))
-			continue;
-		while (rdt_next(r, &ev))
-			delivered += ev.type == RDT_EV_WRITE && ev.flags & RDT_EVF_EVENT;
-		/* The frame lies across the border: an event for each page, or one. */
-		ok(delivered >= kinds[i].traps && delivered <= 2 * kinds[i].traps,
-		   "A10 %s: the delivery is reported as one (%ld)", kinds[i].name, delivered);
-		events_plain = events() - before - delivered;
-		ok(events_plain >= 17 * kinds[i].traps, "A10 %s: and so are the handler's pushes (%ld)",
-		   kinds[i].name, events_plain);
-		is(*vm_var(vm, trap_rflags) & TF, 0, "A10 %s: no TF in the frame", kinds[i].name);
-		if (kinds[i].vector == PF)
-			is(*vm_var(vm, trap_cr2), 0x89223344, "A10 %s: CR2", kinds[i].name);
-
-		/* The same frame, but for the stack pointer in it. */
-		uint64_t *a = vm_host(vm, top - size), *b = vm_host(vm, PLAIN + PAGE_SIZE + 0x40 - size);
-
-		ok(a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[4] == b[4] && a[3] == top &&
-		   b[3] == PLAIN + PAGE_SIZE + 0x40, "A10 %s: the frame is right", kinds[i].name);
-	}
-}
-
-static u64 g_wait_nmi(u64 top)
-{
-	u64 bad;
-
-	traps = trap_rflags = 0;
-	this_cpu()->on_trap = skip_insn;
-	asm volatile("movq %%rsp, %%r12; movq %1, %%rsp\n\t"
-		     "1: outb %%al, $0x80; cmpq $0, %2; je 1b\n\t"
-		     "subq %1, %%rsp; movq %%rsp, %0; movq %%r12, %%rsp"
-		     : "=&r"(bad) : "r"(top), "m"(traps) : "r12", "memory", "cc");
-	this_cpu()->on_trap = NULL;
-	return bad ? ~0ull : traps;
-}
-
-static void test_nmi(void)
-{
-	uint64_t n = vm_var(vm, guest_cpus[0])->count[NMI];
-
-	for (int i = 0; i < 3; i++) {
-		vcpu_call(v, g_wait_nmi, LOG + PAGE_SIZE + 0x40);
-		if (v->exit != KVM_EXIT_IO || v->run->io.port != 0x80)
-			tap_bail("the guest does not wait");
-		ioctl(v->fd, KVM_NMI, 0);
-		for (int k = 0; k < 10 && !vcpu_done(v); k++)
-			vcpu_resume(v);
-		is(v->value, 1, "A10 an NMI with a logged stack: once");
-		done(v, "NMI");
-	}
-	is(vm_var(vm, guest_cpus[0])->count[NMI], n + 3, "A10 and the next NMI comes too");
-}
-
-/* ---- steps in steps ----------------------------------------------------------------- */
-
-static u64 db_bits;
-
-static u64 on_db(struct trap_frame *f)
-{
-	u64 dr6;
-
-	traps++;
-	asm volatile("movq %%dr6, %0" : "=r"(dr6));
-	db_bits |= dr6;
-	asm volatile("movq %0, %%dr6" : : "r"(0xffff0ff0ull));
-	return 1;
-}
-
-/* TF of the guest's own: a #DB after each of 4 instructions, and after popf none. */
-static u64 g_own_tf(u64 gva)
-{
-	traps = db_bits = 0;
-	this_cpu()->on_trap = on_db;
-	asm volatile("pushfq; orq $0x100, (%%rsp); popfq\n\t"
-		     "movq $1, (%0)\n\t"
-		     "movq $2, 8(%0)\n\t"
-		     "pushfq\n\t"
-		     "andq $~0x100, (%%rsp)\n\t"
-		     "popfq\n\t"
-		     "movq $3, 16(%0)"
-		     : : "r"(gva) : "memory", "cc");
-	this_cpu()->on_trap = NULL;
-	return traps;
-}
-
-static u64 g_watch(u64 gva, u64 n)
-{
-	traps = db_bits = 0;
-	this_cpu()->on_trap = on_db;
-	asm volatile("movq %0, %%dr0; movq %1, %%dr7" : : "r"(gva), "r"(0xd0402ull));
-	for (u64 i = 0; i < n; i++)
-		asm volatile("incq (%0); incq 8(%0)" : : "r"(gva) : "memory", "cc");
-	asm volatile("movq %0, %%dr7" : : "r"(0x400ull));
-	this_cpu()->on_trap = NULL;
-	return traps;
-}
-
-static void test_guest_debugs(void)
-{
-	uint64_t want, before;
-
-	want = vcpu_call(v, g_own_tf, PLAIN);
-	before = events();
-	is(vcpu_call(v, g_own_tf, LOG), want, "A10 the guest's own single-stepping: a #DB each");
-	done(v, "TF");
-	is(events() - before, 3, "A10 and an event each");
-	is(*vm_var(vm, db_bits) & 0x400f, 0x4000, "A10 and DR6.BS says why");
-
-	memset(vm_host(vm, LOG), 0, 16);
-	before = events();
-	is(vcpu_call(v, g_watch, LOG, 5), 5, "A10 the guest's own watchpoint strikes each time");
-	done(v, "DR0");
-	is(events() - before, 10, "A10 and an event each");
-	is(*vm_var(vm, db_bits) & 0x400f, 1, "A10 and DR6 says which");
-}
-
-static u64 g_two_stores(u64 gva)
-{
-	asm volatile("movq $1, (%0); nop; movups %%xmm0, 16(%0)" : : "r"(gva) : "memory");
-	return 7;
-}
-
-static void test_vmm_debugs(void)
-{
-	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
-	uint64_t before, rip = 0, same = 0, n = 0;
-	struct kvm_regs regs;
-
-	before = events();
-	ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
-	vcpu_call(v, g_two_stores, LOG);
-	while (v->exit == KVM_EXIT_DEBUG && n < 50) {
-		vcpu_regs(v, &regs);
-		same += regs.rip == rip;
-		rip = regs.rip;
-		n++;
-		vcpu_resume(v);
-	}
-	memset(&debug, 0, sizeof(debug));
-	ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
-	while (!vcpu_done(v) && n++ < 60)
-		vcpu_resume(v);
-	ok(n >= 6 && n < 50, "A10 the VMM's single-stepping goes on (%ld)", n);
-	is(same, 0, "A10 one instruction at a time");
-	is(v->value, 7, "A10 to the end");
-	done(v, "KVM_SET_GUEST_DEBUG");
-	is(events() - before, 2, "A10 and an event each");
-}
-
-/* ---- page tables ---------------------------------------------------------------------- */
-
-static u64 g_touch_all(u64 rounds)
-{
-	u64 sum = 0;
-
-	for (u64 k = 0; k < rounds; k++) {
-		guest_flush_tlb();
-		for (u64 i = 0; i < MANY_PAGES; i++) {
-			u64 at = MANY_GVA + i * PAGE_SIZE;
-
-			guest_store(at, guest_load(at) + 1);
-			sum++;
-		}
-	}
-	return sum;
-}
-
-static u64 u_inc(u64 gva)
-{
-	guest_store(gva, guest_load(gva) + 1);
+	traps.n = 0;
+	this_cpu()->on_trap = on_trap;
+	read_dr6();
 	return 0;
 }
 
-static u64 g_from_ring3(u64 gva)
+#define SCENARIO(name, insns)							\
+	static u64 s_##name(u64 at)						\
+	{									\
+		u64 out = 0, stack;						\
+										\
+		asm volatile("movq %%rsp, %%r15\n\t"				\
+			     "leaq 99f(%%rip), %%r11\n\tmovq %%r11, %%gs:8\n\t"	\
+			     "movl $0x1234567, %%eax; movl $3, %%ecx; movl $5, %%edx; cld\n\t" \
+			     insns "\n"						\
+			     "99:\tmovq %%r15, %%rsp\n\tmovq $0, %%gs:8\n\t"	\
+			     "xorl %%esi, %%esi; movq %%rsi, %%dr7; cld"	\
+			     : "+b"(out), "+D"(at), "=a"(stack) : 			\
+			     : "rcx", "rdx", "rsi", "r8", "r9", "r11", "r12", "r13", "r14", "r15", "memory", "cc"); \
+		return out + stack;						\
+	}
+
+#define TF_ON	"pushfq; orl $0x100, (%%rsp); popfq\n\t"
+#define TF_OFF	"pushfq; andl $~0x100, (%%rsp); popfq\n\t"
+/* Stack on the page, from here down. What handlers leave there is not compared. */
+#define STACK	"leaq 0xf00(%%rdi), %%rsp\n\t"
+#define STACK_LOW 0x800
+#define STACK_TOP 0xf00
+
+SCENARIO(tf_store, TF_ON "movq %%rax, (%%rdi); incl 8(%%rdi); nop\n\t" TF_OFF)
+SCENARIO(tf_rep, TF_ON "rep stosb; nop\n\t" TF_OFF)
+SCENARIO(tf_across, TF_ON "movq %%rax, 4092(%%rdi); nop\n\t" TF_OFF)
+SCENARIO(tf_xchg, TF_ON "xchgq %%rax, (%%rdi); lock xaddq %%rdx, 16(%%rdi)\n\t" TF_OFF)
+SCENARIO(tf_sse, TF_ON "pxor %%xmm0, %%xmm0; movups %%xmm0, (%%rdi)\n\t" TF_OFF)
+SCENARIO(tf_push, "movq %%rdi, %%r8\n\t" STACK "pushq %%rax\n\tpushfq; orl $0x100, (%%rsp); popfq\n\tpushq %%rcx; popq %%rdx\n\tpushfq\n\tpopq %%r9; andl $~0x100, %%r9d; pushq %%r9; popfq\n\t")
+SCENARIO(pushf, STACK "stc; pushfq; popq %%rbx; pushfw; popw %%bx")
+SCENARIO(popf_mem, STACK "pushq $0x8d7; popfq; pushfq; popq %%rbx; andl $0xcd5, %%ebx")
+SCENARIO(int3, STACK "int3; nop")
+SCENARIO(intn, STACK "int $0x90; nop")
+SCENARIO(icebp, STACK ".byte 0xf1; nop")
+SCENARIO(ud2, STACK "ud2")
+SCENARIO(div, STACK "xorl %%ecx, %%ecx; divl %%ecx")
+SCENARIO(pf_on_stack, STACK "movq 0x2000(%%rdi), %%rax")
+SCENARIO(iret, STACK "movl %%ss, %%ecx; pushq %%rcx; leaq 8(%%rsp), %%rcx; pushq %%rcx; pushfq; movl %%cs, %%ecx; pushq %%rcx; leaq 1f(%%rip), %%rcx; pushq %%rcx; iretq; 1: movl $7, %%ebx")
+SCENARIO(call_ret, STACK "call 1f; movl $9, %%ebx; jmp 2f; 1: ret; 2:")
+SCENARIO(lret, STACK "movl %%cs, %%ecx; pushq %%rcx; leaq 1f(%%rip), %%rcx; pushq %%rcx; lretq; 1: movl $8, %%ebx")
+SCENARIO(store_hole, "movq %%rax, 0x1ffc(%%rdi)")
+SCENARIO(store_ro, "movq %%rax, 0x3000(%%rdi)")
+SCENARIO(rep_to_hole, "addq $0x1ff0, %%rdi; movl $64, %%ecx; rep stosb; movq %%rcx, %%rbx")
+SCENARIO(rep_catch, "leaq 0x1ff0(%%rdi), %%rdi; movl $64, %%ecx; rep stosb")
+SCENARIO(movaps_odd, "movaps %%xmm0, 8(%%rdi)")
+SCENARIO(movs_overlap, "leaq 64(%%rdi), %%rsi; leaq 65(%%rdi), %%rdi; movl $300, %%ecx; rep movsb")
+SCENARIO(rep_zero, "xorl %%ecx, %%ecx; rep stosq; movl $1, %%ebx")
+SCENARIO(mov_ss, "movl %%ss, %%ecx; movl %%ecx, %%ss; movq %%rax, (%%rdi); movl $1, %%ebx")
+SCENARIO(mov_ss_tf, "pushfq; orl $0x100, (%%rsp); movl %%ss, %%ecx; popfq; movl %%ecx, %%ss; movq %%rax, (%%rdi); nop\n\t" TF_OFF)
+SCENARIO(sti, "sti; movq %%rax, (%%rdi); movq %%rdx, 8(%%rdi); cli")
+SCENARIO(dr_write, "leaq 0x40(%%rdi), %%rcx; movq %%rcx, %%dr0; movl $0xd0001, %%ecx; movq %%rcx, %%dr7; movl %%eax, 0x40(%%rdi); nop; movl %%eax, 0x48(%%rdi); incl 0x40(%%rdi)")
+SCENARIO(dr_exec, "leaq 1f(%%rip), %%rcx; movq %%rcx, %%dr1; movl $4, %%ecx; movq %%rcx, %%dr7; movq %%rax, (%%rdi); xorl %%ecx, %%ecx; 1: movq %%rax, 8(%%rdi); xorl %%ecx, %%ecx; movq %%rcx, %%dr7")
+SCENARIO(lidt_sgdt, "sgdt (%%rdi); sidt 16(%%rdi); smsw 32(%%rdi)")
+SCENARIO(cr3_reload, "movq %%cr3, %%rcx; movq %%rcx, %%cr3; movq %%rax, (%%rdi); movq %%rcx, %%cr3; movq %%rax, 4096(%%rdi)")
+SCENARIO(cpuid_between, "movq %%rax, (%%rdi); movq %%rbx, %%r8; xorl %%eax, %%eax; cpuid; movq %%r8, %%rbx; movq %%rdx, 8(%%rdi)")
+SCENARIO(enter_leave, "movq %%rbp, %%r8\n\t" STACK "enter $32, $0; movq %%rax, -8(%%rbp); leave; movq %%r8, %%rbp")
+SCENARIO(xsave, "xorl %%edx, %%edx; movl $3, %%eax; xsave64 (%%rdi)")
+
+/* On its own page: stores into the immediate of the next instruction but one. */
+static const u8 self_code[] = {
+	0xc7, 0x05, 0x07, 0x00, 0x00, 0x00, 0x44, 0x33, 0x22, 0x11, /* movl $0x11223344, 7(%rip) */
+	0x0f, 0xa2,		/* cpuid: serialize */
+	0x90, 0x90, 0x90, 0x90,
+	0xb8, 0, 0, 0, 0,	/* movl $0, %eax: patched */
+	0xc3,
+};
+
+static u64 s_self_code(u64 at)
 {
-	guest_user_call(u_inc, gva);
+	u64 (*fn)(void) = (void *)(at + P_CODE);
+	u64 ret;
+
+	asm volatile("call *%1" : "=a"(ret) : "r"(fn), "0"(0), "c"(0) : "rbx", "rdx", "memory", "cc");
+	return ret;
+}
+
+struct scenario {
+	const char *name;
+	u64 (*fn)(u64);
+};
+
+#define S(name) { #name, s_##name }
+static const struct scenario scenarios[] = {
+	S(tf_store), S(tf_rep), S(tf_across), S(tf_xchg), S(tf_sse), S(tf_push), S(pushf),
+	S(popf_mem), S(int3), S(intn), S(icebp), S(ud2), S(div), S(pf_on_stack), S(iret),
+	S(call_ret), S(lret), S(store_hole), S(store_ro), S(rep_to_hole), S(rep_catch),
+	S(movaps_odd), S(movs_overlap), S(rep_zero), S(mov_ss), S(mov_ss_tf), S(sti), S(dr_write),
+	S(dr_exec), S(lidt_sgdt), S(cr3_reload), S(cpuid_between), S(enter_leave), S(xsave),
+	S(self_code),
+};
+
+/* ---- at the host --------------------------------------------------------------------- */
+
+static void pattern(uint64_t gpa)
+{
+	uint8_t *p = vm_host(vm, gpa);
+
+	for (unsigned int i = 0; i < SET_PAGES * PAGE_SIZE; i++)
+		p[i] = i * 11 + 1;
+	memcpy(p + P_CODE, self_code, sizeof(self_code));
+}
+
+static void see_set(uint64_t gva, uint64_t gpa)
+{
+	vm_map(vm, gva, gpa, SET_PAGES * PAGE_SIZE, PTE_W);
+	*(uint64_t *)vm_host(vm, vm_pte(vm, gva + P_HOLE)) = 0;
+	*(uint64_t *)vm_host(vm, vm_pte(vm, gva + P_RO)) &= ~PTE_W;
+}
+
+static bool done(const char *what)
+{
+	if (vcpu_done(v))
+		return true;
+	ok(false, "%s: the guest goes on", what);
+	vcpu_explain(v);
+	return false;
+}
+
+/* An address in a set as if it were in the other. */
+static uint64_t same(uint64_t a)
+{
+	return a - LOG < SET_PAGES * PAGE_SIZE ? a - LOG + PLAIN : a;
+}
+
+static uint64_t rflags_of_interest(const struct trap *t)
+{
+	/* RF is the CPU's own choice in some traps. */
+	return t->rflags & ~0x10000ull;
+}
+
+static void run_scenario(const struct scenario *s)
+{
+	__typeof__(traps) want, *got = vm_var(vm, traps);
+	uint64_t result, plain, differ = 0;
+	int dr6_differs = 0;
+
+	pattern(PLAIN_GPA);
+	pattern(LOG_GPA);
+	vcpu_call(v, g_begin);
+	plain = vcpu_call(v, s->fn, PLAIN);
+	if (!vcpu_done(v)) {
+		vcpu_explain(v);
+		tap_bail("%s does not even run unmonitored", s->name);
+	}
+	memcpy(&want, got, sizeof(want));
+	vcpu_call(v, g_begin);
+	result = vcpu_call(v, s->fn, LOG);
+	if (!done(s->name))
+		return;
+	is(result, plain, "A10 step %s: the result", s->name);
+	ok(!memcmp(vm_host(vm, PLAIN_GPA), vm_host(vm, LOG_GPA), STACK_LOW) &&
+	   !memcmp(vm_host(vm, PLAIN_GPA + STACK_TOP), vm_host(vm, LOG_GPA + STACK_TOP),
+		   SET_PAGES * PAGE_SIZE - STACK_TOP), "A10 step %s: memory", s->name);
+	is(got->n, want.n, "A10 step %s: exceptions", s->name);
+	for (unsigned int i = 0; i < want.n && i < got->n; i++) {
+		const struct trap *a = &want.trap[i], *b = &got->trap[i];
+		bool bad = a->vector != b->vector || a->error != b->error || a->rip != same(b->rip) ||
+			   rflags_of_interest(a) != rflags_of_interest(b) || a->rsp != same(b->rsp) ||
+			   a->cr2 != same(b->cr2);
+
+		if (bad || a->dr6 != b->dr6)
+			tap_diag("%u: plain vector %ld error %#lx rip %#lx flags %#lx rsp %#lx cr2 %#lx dr6 %#lx, "
+				 "logged %ld %#lx %#lx %#lx %#lx %#lx %#lx", i, a->vector, a->error, a->rip,
+				 a->rflags, a->rsp, a->cr2, a->dr6, b->vector, b->error, b->rip, b->rflags,
+				 b->rsp, b->cr2, b->dr6);
+		differ += bad;
+		dr6_differs += a->dr6 != b->dr6;
+	}
+	is(differ, 0, "A10 step %s: each exception", s->name);
+	is(dr6_differs, 0, "A10 step %s: DR6", s->name);
+}
+
+/* One instruction, a logged page and a denied one: nothing of it happens. */
+static u64 g_log_and_deny(u64 gva)
+{
+	return guest_try("movq %1, -4(%0)", "r"(gva), "r"(0x5555555555555555));
+}
+
+static void test_log_and_deny(void)
+{
+	uint64_t before = vm_u64(vm, DENY - 8), writes;
+	struct rdt_event ev;
+	bool denied = false;
+
+	vm_map(vm, 0x20200000, DENY - PAGE_SIZE, 2 * PAGE_SIZE, PTE_W);
+	rdt_drain(r);
+	writes = rdt_count(r, RDT_EV_WRITE);
+	is(vcpu_call(v, g_log_and_deny, 0x20200000 + PAGE_SIZE), gp, "A10 across from LOG into DENY: #GP");
+	is(vm_u64(vm, DENY - 8), before, "A10 the logged part is not written either");
+	is(vm_u64(vm, DENY), 0, "A10 nor the denied one");
+	ok(rdt_count(r, RDT_EV_WRITE) > writes, "A10 it is reported");
+	while (rdt_next(r, &ev))
+		denied |= ev.action == RDT_ACT_DENY && ev.gpa == DENY;
+	ok(denied, "A10 as denied");
+}
+
+/* ---- interrupts, signals, the debugger --------------------------------------------------- */
+
+static u64 g_count(u64 gva, u64 n, u64 irq)
+{
+	if (irq)
+		asm volatile("sti");
+	for (u64 i = 0; i < n; i++)
+		asm volatile("lock incq (%0)" : : "r"(gva) : "memory", "cc");
+	asm volatile("cli");
 	return guest_load(gva);
 }
 
-extern const char step_syscall[], step_sysret_user[];
-asm(".text\n"
-    "step_sysret_user: movq $0x5a5a, %rax; syscall; int $0x81\n"
-    "step_syscall: incq %rax; sysretq\n");
-
-/* To ring 3 and back through SYSCALL and SYSRET. */
-static u64 g_syscall(u64 unused)
+static u64 g_timer(u64 period)
 {
-	u64 rax;
-
-	guest_wrmsr(0xc0000080, guest_rdmsr(0xc0000080) | 1);
-	guest_wrmsr(0xc0000081, (u64)SEL_CODE0 << 32 | (u64)(SEL_DATA3 - 8) << 48);
-	guest_wrmsr(0xc0000082, (u64)step_syscall);
-	guest_wrmsr(0xc0000084, 0x700);
-	guest_user_call((void *)step_sysret_user, 0);
-	asm volatile("" : "=a"(rax));
-	return this_cpu()->count[0x81];
+	guest_wrmsr(0x1b, guest_rdmsr(0x1b) | 0xc00);
+	guest_wrmsr(0x80f, 0x1ff);
+	guest_wrmsr(0x83e, 0xb);
+	guest_wrmsr(0x832, period ? 0x20040 : 0x10040);	/* periodic */
+	guest_wrmsr(0x838, period);
+	irqs = irqs_with_tf = 0;
+	return 0;
 }
 
-static u64 g_pte(u64 pte, u64 value)
+static u64 g_irqs(void)
 {
-	return guest_try("movq %1, (%0)", "r"(pte), "r"(value));
+	return irqs;
 }
 
-/* Something that KVM handles itself in between. */
-static u64 g_cpuid_loop(u64 n)
+static u64 g_irqs_with_tf(void)
 {
-	u32 a, b, c, d;
-
-	for (u64 i = 0; i < n; i++)
-		asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(0), "c"(0));
-	return n;
+	return irqs_with_tf;
 }
 
-static void test_page_tables(void)
+static void on_alarm(int sig)
 {
-	uint64_t pte, table, n, before, ring3;
+}
 
-	vm_map(vm, MANY_GVA, MANY, MANY_PAGES * PAGE_SIZE, PTE_W | PTE_U);
-	pte = vm_pte(vm, MANY_GVA);
-	table = pte & -PAGE_SIZE;
-	for (int action = RDT_ACT_LOG; action <= RDT_ACT_DENY; action++) {
-		const char *name = action == RDT_ACT_LOG ? "LOG" : "DENY";
-		uint64_t bad = 0;
+static void every_ms(long ms)
+{
+	struct sigaction sa = { .sa_handler = on_alarm };
+	struct itimerval t = { { 0, ms * 1000 }, { 0, ms * 1000 } };
 
-		memset(vm_host(vm, MANY), 0, MANY_PAGES * PAGE_SIZE);
-		for (int i = 0; i < MANY_PAGES; i++)
-			*(uint64_t *)vm_host(vm, pte + 8 * i) &= ~(PTE_A | PTE_D);
-		is(protect(GUEST_PML4, 3, action, RDT_CLS_PGTABLE), 0, "A10 PML4, PDPT, PD under %s", name);
-		is(protect(table, 1, action, RDT_CLS_PGTABLE), 0, "A10 a page table under %s", name);
-		before = events();
-		is(vcpu_call(v, g_touch_all, 3), 3 * MANY_PAGES, "A10 %s: the guest walks them", name);
-		done(v, "walk");
-		for (int i = 0; i < MANY_PAGES; i++) {
-			bad += vm_u64(vm, MANY + i * PAGE_SIZE) != 3;
-			bad += (vm_u64(vm, pte + 8 * i) & (PTE_A | PTE_D)) != (PTE_A | PTE_D);
-		}
-		is(bad, 0, "A10 %s: each store is there, each entry is accessed and dirty", name);
-		ring3 = vm_u64(vm, MANY);
-		is(vcpu_call(v, g_from_ring3, MANY_GVA), ring3 + 1, "A10 %s: from ring 3 too", name);
-		done(v, "ring 3");
-		n = vm_var(vm, guest_cpus[0])->count[0x81];
-		is(vcpu_call(v, g_syscall, 0), n + 1, "A10 %s: SYSCALL and SYSRET", name);
-		done(v, "SYSCALL");
-		is(vcpu_call(v, g_on_stack_all, PLAIN + 0x800), 4, "A10 %s: events are delivered", name);
-		done(v, "events");
-		is(vcpu_call(v, g_cpuid_loop, 5), 5, "A10 %s: intercepted instructions", name);
-		done(v, "CPUID");
-		is(events(), before, "A10 %s: none of this is an event", name);
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &t, NULL);
+}
 
-		struct rdt_event ev;
-		uint64_t old = vm_u64(vm, pte);
+static void test_interrupted(void)
+{
+	uint64_t *counter = vm_host(vm, COUNTERS), n = 3000, writes, stops = 0;
+	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
 
-		rdt_drain(r);
-		is(vcpu_call(v, g_pte, pte, old ^ PTE_W), action == RDT_ACT_LOG ? -1 : GP,
-		   "A10 %s: a write to an entry", name);
-		done(v, "entry");
-		is(vm_u64(vm, pte), action == RDT_ACT_LOG ? old ^ PTE_W : old,
-		   "A10 %s: the entry is as it should be", name);
-		ok(rdt_find(r, RDT_EV_WRITE, &ev) && ev.gpa == pte && ev.action == action &&
-		   ev.cls == RDT_CLS_PGTABLE, "A10 %s: it is reported", name);
-		ok((ev.flags & RDT_EVF_OLD) && ev.old_val == old, "A10 %s: with the old value", name);
-		if (action == RDT_ACT_LOG)
-			ok((ev.flags & RDT_EVF_NEW) && ev.new_val == (old ^ PTE_W),
-			   "A10 %s: and the new one", name);
-		is(events(), before + 1, "A10 %s: once", name);
-		if (action == RDT_ACT_LOG)
-			is(vcpu_call(v, g_pte, pte, old), -1, "A10 %s: and back", name);
-		/* Clearing accessed is not what a walk does. */
-		before = events();
-		is(vcpu_call(v, g_pte, pte, old & ~PTE_A), action == RDT_ACT_LOG ? -1 : GP,
-		   "A10 %s: clearing accessed", name);
-		ok(events() == before + 1, "A10 %s: is a write", name);
-		vcpu_call(v, g_pte, pte, old);
+	vcpu_call(v, g_begin);
+	vcpu_call(v, g_timer, 200000);
+	*counter = 0;
+	writes = rdt_count(r, RDT_EV_WRITE);
+	is(vcpu_call(v, g_count, COUNTERS, n, 1), n, "A10 step under timer interrupts: each write once");
+	done("timer");
+	is(rdt_count(r, RDT_EV_WRITE) - writes, n, "A10 step under timer interrupts: each reported once");
+	ok(vcpu_call(v, g_irqs) > 20, "A10 step: there were interrupts (%lu)", vcpu_call(v, g_irqs));
+	is(vcpu_call(v, g_irqs_with_tf), 0, "A10 step: no handler saw a TF that is not the guest's");
+	vcpu_call(v, g_timer, 0);
+
+	*counter = 0;
+	writes = rdt_count(r, RDT_EV_WRITE);
+	vcpu_prepare(v, g_count, COUNTERS, n, 0);
+	every_ms(1);
+	for (;;) {
+		struct kvm_regs regs;
+		struct kvm_sregs sregs;
+
+		vcpu_run(v);
+		if (v->error != EINTR)
+			break;
+		stops++;
+		vcpu_regs(v, &regs);
+		vcpu_sregs(v, &sregs);
+		if (regs.rflags & 0x100)
+			ok(false, "A10 step: the VMM sees a TF that is not the guest's");
+		ioctl(v->fd, KVM_SET_SREGS, &sregs);
+		ioctl(v->fd, KVM_SET_REGS, &regs);
 	}
-	is(protect(GUEST_PML4, 3, RDT_ACT_NONE, 0), 0, "A10 page tables set free");
-	is(protect(table, 1, RDT_ACT_NONE, 0), 0, "A10 page tables set free");
+	every_ms(0);
+	done("signals");
+	is(v->value, n, "A10 step under pauses by the VMM: each write once");
+	is(rdt_count(r, RDT_EV_WRITE) - writes, n, "A10 step under pauses: each reported once");
+	ok(stops > 3, "A10 step: there were pauses (%lu)", stops);
+
+	/* The VMM's debugger steps through logged writes. */
+	*counter = 0;
+	writes = rdt_count(r, RDT_EV_WRITE);
+	vcpu_prepare(v, g_count, COUNTERS, 20, 0);
+	ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
+	uint64_t last = 0, moved = 0, steps = 0;
+	do {
+		vcpu_run(v);
+		moved += v->exit == KVM_EXIT_DEBUG && v->run->debug.arch.pc != last;
+		last = v->run->debug.arch.pc;
+		steps++;
+	} while (v->exit == KVM_EXIT_DEBUG && steps < 10000);
+	debug.control = 0;
+	ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
+	done("debugger");
+	is(v->value, 20, "A10 step under the VMM's debugger: each write once");
+	is(rdt_count(r, RDT_EV_WRITE) - writes, 20, "A10 step under the debugger: each reported once");
+	ok(moved >= 40 && steps == moved + 1, "A10 step: the debugger stops at each instruction (%lu, %lu)",
+	   moved, steps);
 }
 
-/* All vCPUs through the same monitored tables, and a logged page. */
-static void test_page_tables_smp(void)
+/* ---- many at once ---------------------------------------------------------------------- */
+
+#define ROUNDS 2000
+
+static u64 g_many(u64 gva, u64 n, u64 deny)
 {
-	uint64_t before = events();
+	u64 bad = 0;
 
-	clear_counts();
-	is(protect(GUEST_PML4, 3, RDT_ACT_DENY, RDT_CLS_PGTABLE), 0, "A10 tables under DENY, 4 vCPUs");
-	run_counts(4, 10, "tables and 4 vCPUs");
-	check_counts(4, before, 10, true, "tables and 4 vCPUs");
-	is(protect(GUEST_PML4, 3, RDT_ACT_NONE, 0), 0, "A10 and free again");
-}
-
-/* ---- the end --------------------------------------------------------------------------- */
-
-static void test_detach(void)
-{
-	clear_counts();
-	for (int i = 0; i < 4; i++)
-		vcpu_start(&vm->vcpu[i], g_count, 20 * ROUNDS, 0x200 + 8 * i);
-	usleep(20000);
-	is(ioctl(r->fd, RDT_VM_DETACH), 0, "A10 detach in the middle of it");
-	for (int i = 0; i < 4; i++) {
-		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], "detached");
+	for (u64 i = 0; i < n; i++) {
+		asm volatile("lock incq (%0)" : : "r"(gva) : "memory", "cc");
+		bad += i % 16 == 0 && guest_try_store(deny, i) != gp;
 	}
-	check_counts(4, 0, 20 * ROUNDS, false, "detached");
+	return bad;
+}
+
+static void test_many(void)
+{
+	uint64_t *counter = vm_host(vm, COUNTERS), writes;
+	uint64_t denied = vm->vcpus * (ROUNDS / 16);
+
+	memset(counter, 0, PAGE_SIZE);
+	writes = rdt_count(r, RDT_EV_WRITE);
+	for (int i = 0; i < vm->vcpus; i++)
+		vcpu_start(&vm->vcpu[i], g_many, COUNTERS, ROUNDS, DENY);
+	for (int i = 0; i < vm->vcpus; i++) {
+		is(vcpu_join(&vm->vcpu[i]), 0, "A10 step, %d vCPUs on one word: vCPU %d is denied each time",
+		   vm->vcpus, i);
+		if (!vcpu_done(&vm->vcpu[i]))
+			vcpu_explain(&vm->vcpu[i]);
+	}
+	is(counter[0], vm->vcpus * ROUNDS, "A10 step, many vCPUs on one word: each write once");
+	is(rdt_count(r, RDT_EV_WRITE) - writes, vm->vcpus * ROUNDS + denied,
+	   "A10 step, many vCPUs: each reported once");
+	is(vm_u64(vm, DENY), 0, "A10 step, many vCPUs: the denied page is unchanged");
+
+	/* Each on a page of its own, while the operator takes LOG away and gives it back. */
+	memset(vm_host(vm, COUNTERS), 0, 2 * PAGE_SIZE);
+	for (int i = 0; i < vm->vcpus; i++)
+		vcpu_start(&vm->vcpu[i], g_many, COUNTERS + (i & 1) * PAGE_SIZE + i * 64, ROUNDS, DENY);
+	for (int i = 0; i < 100; i++) {
+		rdt_protect(r, COUNTERS, 2, RDT_ACT_NONE, 0);
+		rdt_protect(r, COUNTERS, 2, RDT_ACT_LOG, 0);
+	}
+	for (int i = 0; i < vm->vcpus; i++) {
+		is(vcpu_join(&vm->vcpu[i]), 0, "A10 step while LOG comes and goes: vCPU %d", i);
+		is(vm_u64(vm, COUNTERS + (i & 1) * PAGE_SIZE + i * 64), ROUNDS,
+		   "A10 step while LOG comes and goes: each write once, vCPU %d", i);
+	}
+
+	/* Detach in the middle. */
+	memset(vm_host(vm, COUNTERS), 0, PAGE_SIZE);
+	for (int i = 0; i < vm->vcpus; i++)
+		vcpu_start(&vm->vcpu[i], g_count, COUNTERS + i * 64, ROUNDS, 0);
+	usleep(50000);
+	is(ioctl(r->fd, RDT_VM_DETACH, 0), 0, "A10 step: detach in the middle");
+	for (int i = 0; i < vm->vcpus; i++)
+		is(vcpu_join(&vm->vcpu[i]), ROUNDS, "A10 step: each write once all the same, vCPU %d", i);
 }
 
 int main(void)
 {
-	void *spare = vm_alloc(PAGE_SIZE * 16, 0);
+	int64_t ret = 0;
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	vm = vm_create(RAM, 4, 0);
+	vm = vm_create(RAM, 4, VM_IRQCHIP);
 	v = &vm->vcpu[0];
 	r = rdt_attach(vm->fd);
-	is(vcpu_call(v, g_node_add, NODES, 4), 4, "A10 node pages");
-	is(protect(LOG, 2, RDT_ACT_LOG, RDT_CLS_OTHER), 0, "A10 two logged pages");
-	test_smp();
-	test_events();
-	test_nmi();
-	test_guest_debugs();
-	test_vmm_debugs();
-	test_dirty();
-	test_page_tables();
-	test_page_tables_smp();
-	test_disturbed("signals", kick, NULL, true);
-	test_disturbed("memslot changes", replace, spare, true);
-	test_disturbed("dirty logging", dirty, NULL, true);
-	test_disturbed("policy changes", reprotect, NULL, false);
-	test_detach();
+	see_set(PLAIN, PLAIN_GPA);
+	see_set(LOG, LOG_GPA);
+	ret |= vcpu_call(v, g_node_add, NODES, 2) != 2;
+	ret |= vcpu_call(v, g_hc, RDT_HC_PROTECT, LOG_GPA, SET_PAGES, RDT_ATTR(RDT_ACT_LOG, 0));
+	ret |= vcpu_call(v, g_hc, RDT_HC_PROTECT, DENY, 1, RDT_ATTR(RDT_ACT_DENY, 0));
+	/* The operator's, so that he can take it away. */
+	ret |= rdt_protect(r, COUNTERS, 2, RDT_ACT_LOG, 0);
+	is(ret, 0, "A10 step: set up");
+	for (unsigned int i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
+		run_scenario(&scenarios[i]);
+	test_log_and_deny();
+	test_interrupted();
+	test_many();
 	rdt_close(r);
 	vm_destroy(vm);
 	return tap_end();

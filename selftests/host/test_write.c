@@ -6,6 +6,7 @@
  */
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "rdt.h"
 #include "tap.h"
@@ -289,14 +290,17 @@ struct form {
 	bool avx;
 	bool many;	/* more than one store */
 	bool aligned;	/* not across a border */
+	bool lock;
 };
 
 #define F(form, ...) { .name = #form, .fn = form_##form, ##__VA_ARGS__ }
 static const struct form forms[] = {
 	F(movb), F(movw), F(movl), F(movq), F(movb_imm), F(movq_imm), F(movnti), F(bswap),
 	F(addl), F(sbbq), F(orb), F(incq), F(notl), F(shlq), F(rcrl), F(shld),
-	F(lock_incl), F(lock_addq), F(lock_btsl), F(btcq), F(setc),
-	F(xchgq), F(xchgb), F(xaddl), F(cmpxchg_no), F(cmpxchg_yes), F(cmpxchg8b),
+	/* Locked across a border: #AC on many a host. */
+	F(lock_incl, .aligned = true), F(lock_addq, .aligned = true), F(lock_btsl, .aligned = true),
+	F(btcq), F(setc), F(xchgq, .aligned = true), F(xchgb), F(xaddl, .aligned = true),
+	F(cmpxchg_no, .aligned = true), F(cmpxchg_yes, .aligned = true), F(cmpxchg8b, .aligned = true),
 	F(cmpxchg16b, .aligned = true), F(cmpxchg16b_no, .aligned = true),
 	F(movups), F(movaps, .aligned = true), F(movlps), F(movd),
 	F(movntdq, .aligned = true), F(movntps, .aligned = true), F(maskmovdqu, .many = true),
@@ -341,7 +345,14 @@ static void try_form(const struct form *f, uint64_t offset)
 	got = vcpu_call(v, f->fn, LOG + offset);
 	if (!done(name))
 		return;
-	is(got, want, "%s: registers and flags", name);
+	/*
+	 * QEMU with several CPUs loses the flags of an atomic across a border when TF is
+	 * set, also that of KVM_GUESTDBG_SINGLESTEP.
+	 */
+	if (f->lock && offset != 0x40 && !guest_is_intel && sysconf(_SC_NPROCESSORS_ONLN) > 1)
+		tap_skip("%s: registers and flags: the emulator's split locks", name);
+	else
+		is(got, want, "%s: registers and flags", name);
 	ok(!memcmp(vm_host(vm, LOG - PAGE_SIZE), vm_host(vm, PLAIN), 4 * PAGE_SIZE),
 	   "%s: memory", name);
 	count = events(RDT_EV_WRITE) - count;
