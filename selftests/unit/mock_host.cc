@@ -151,7 +151,7 @@ void MockHost::zap(gfn_t gfn, u64 count)
 void *MockHost::pin(gfn_t gfn, void **pin)
 {
 	need_lock("pin");
-	if (fail_pin || !visible(gfn, 1))
+	if (fail_pin || gfn >= frames_ || !visible(gfn, 1))
 		return nullptr;
 	*pin = std::malloc(1);
 	pins_.insert(*pin);
@@ -172,7 +172,8 @@ bool MockHost::read(gpa_t gpa, void *to, u32 len)
 
 	gfn_t first = gpa >> page_shift, last = (gpa + len - 1) >> page_shift;
 
-	if (!visible(first, last - first + 1))
+	/* Memslots above have numbers only, no memory. */
+	if (last >= frames_ || !visible(first, last - first + 1))
 		return false;
 	std::memcpy(to, ram_ + gpa, len);
 	return true;
@@ -193,7 +194,7 @@ void MockHost::event(const rdt_event &ev)
 
 void *MockHost::hold(gfn_t gfn, void **cookie)
 {
-	if (fail_hold || !visible(gfn, 1))
+	if (fail_hold || gfn >= frames_ || !visible(gfn, 1))
 		return nullptr;
 	holds_++;
 	return *cookie = page(gfn);
