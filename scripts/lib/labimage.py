@@ -11,6 +11,7 @@ archives in order):
 A cached layer's name holds a hash of what went into it, so nothing has to be
 invalidated by hand.
 """
+import fcntl
 import hashlib
 import os
 import random
@@ -18,12 +19,13 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 
-import kaslr
+import bootimage
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-FORMAT = "7"            # part of every layer's hash: raise it when this file changes the layout
+FORMAT = "8"            # part of every layer's hash: raise it when this file changes the layout
 
 # Modules the emulated host carries (with what they depend on). Only those that
 # /etc/modules names are loaded at boot.
@@ -102,8 +104,7 @@ class Tree:
                     raise ValueError(f"{src}: not a file, directory or link")
 
     def write(self, path):
-        tmp = f"{path}.{os.getpid()}"
-        with open(tmp, "wb") as out:
+        with open(path, "wb") as out:
             for ino, name in enumerate(sorted(self.entries), 1):
                 mode, data, rdev = self.entries[name]
                 if isinstance(data, str):
@@ -112,7 +113,6 @@ class Tree:
                 _cpio_entry(out, ino, name, mode, data, rdev)
             _cpio_entry(out, 0, "TRAILER!!!", 0, b"", (0, 0))
             out.write(b"\0" * (-out.tell() % 512))
-        os.rename(tmp, path)
 
 
 def _cpio_entry(out, ino, name, mode, data, rdev):
@@ -175,17 +175,14 @@ class Kernel:
         with open(f"{self.modules}/modules.builtin") as f:
             self.builtin = {_module_name(line.strip()) for line in f}
 
-    def moved(self, cache, slot, limit):
-        """The unpacked kernel at one of a few addresses drawn on this machine:
-        up to limit MiB above where it was linked (see kaslr.py)."""
+    def boot_image(self, cache, slot, limit):
+        """The kernel unpacked (see bootimage.py), at an address drawn on this
+        machine, up to limit MiB above where it was linked; 0: right there."""
         def build(path):
-            with open(self.vmlinux, "rb") as f:
-                image = f.read()
-            delta = random.randrange(kaslr.ALIGN, limit << 20, kaslr.ALIGN)
-            with open(f"{path}.tmp", "wb") as f:
-                f.write(kaslr.relocate(image, delta))
-            os.rename(f"{path}.tmp", path)
-        return cached(cache, f"vmlinux-{self.series}-{slot}", _key(self.vmlinux, str(limit)), build)
+            delta = random.randrange(0, limit << 20, bootimage.ALIGN) if limit else 0
+            bootimage.build(self.vmlinuz, self.vmlinux, delta, bool(limit), path)
+        sources = [f"{HERE}/bootimage.py", f"{HERE}/bootstub.S"]
+        return cached(cache, f"boot-{self.series}-{slot}", _key(self.vmlinux, str(limit), *sources), build)
 
     def closure(self, names):
         paths = set()
@@ -252,15 +249,24 @@ def _key(*parts):
 
 
 def cached(cache, name, key, build):
-    """Path of a layer, built when there is none of that key; old ones go."""
+    """Path of what build(path) makes, made when there is none of that key. What
+    other keys left goes after a while: a run that started earlier may use it."""
     directory = f"{cache}/lab"
     os.makedirs(directory, exist_ok=True)
     path = f"{directory}/{name}-{key}"
-    if not os.path.exists(path):
+    if os.path.exists(path):
+        return path
+    with open(f"{directory}/{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return path
+        build(f"{path}.tmp")
+        os.rename(f"{path}.tmp", path)
         for old in os.listdir(directory):
-            if re.fullmatch(re.escape(name) + r"-[0-9a-f]{16}", old):
-                os.unlink(f"{directory}/{old}")
-        build(path)
+            old = f"{directory}/{old}"
+            if (re.fullmatch(re.escape(name) + r"-[0-9a-f]{16}", os.path.basename(old)) and old != path
+                    and os.path.getmtime(old) < time.time() - 600):
+                os.unlink(old)
     return path
 
 
@@ -331,13 +337,13 @@ def guest_layer(cache, guest):
             if os.path.exists(rom):
                 tree.file(rom, os.path.realpath(rom), 0o644)
         tree.file("guest/vmlinuz", guest.vmlinuz, 0o644)
-        tree.file("guest/vmlinux", guest.moved(cache, "guest", 64), 0o644)
+        tree.file("guest/unpacked", guest.boot_image(cache, "guest", 32), 0o644)
         tree.file("guest/initramfs.cpio", f"{path}.inner", 0o644)
         tree.text("guest/release", guest.release + "\n")
         tree.write(path)
         os.unlink(f"{path}.inner")
     key = _key(qemu, agent(cache), guest.vmlinuz, guest.modules + "/modules.dep",
-               " ".join(GUEST_MODULES), *scripts)
+               " ".join(GUEST_MODULES), f"{HERE}/bootimage.py", f"{HERE}/bootstub.S", *scripts)
     return cached(cache, f"guest-{guest.series}", key, build)
 
 

@@ -16,8 +16,8 @@ class Npt:
         if self.run.args.vmlinuz:
             return self.run.kernel.vmlinuz
         if "nokaslr" in self.run.args.append.split():
-            return self.run.kernel.vmlinux
-        return self.run.kernel.moved(self.run.cache, random.randrange(4), 256)
+            return self.run.kernel.boot_image(self.run.cache, "nokaslr", 0)
+        return self.run.kernel.boot_image(self.run.cache, random.randrange(4), 128)
 
     def command(self, path):
         a = self.run.args
