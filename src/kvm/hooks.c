@@ -19,9 +19,14 @@
 DEFINE_PER_CPU(long, rdt_inside);
 
 static struct rdt_hook *const hooks[] = {
-	/* First the ends of things, so that nothing is seen that is not cleaned up. */
-	&rdt_hook_kvm_arch_destroy_vm,
+	/*
+	 * First one that is PERMANENT: it is refused when ftrace is switched off, and
+	 * a direct call that comes and goes meanwhile leaves ftrace with a record
+	 * that makes it give up for good.
+	 */
 	&rdt_hook_kvm_arch_commit_memory_region,
+	/* Then the ends of things, so that nothing is seen that is not cleaned up. */
+	&rdt_hook_kvm_arch_destroy_vm,
 	&rdt_hook_kvm_mmu_load,
 	&rdt_hook_make_spte,
 	&rdt_hook_kvm_mmu_hugepage_adjust,
@@ -56,7 +61,8 @@ DEFINE_STATIC_CALL_NULL(rdt_lookup, lookup_fn);
 
 static int find_lookup(void)
 {
-	struct kprobe kp = { .symbol_name = "kallsyms_lookup_name" };
+	/* Not armed, so that ftrace has nothing to do with it. */
+	struct kprobe kp = { .symbol_name = "kallsyms_lookup_name", .flags = KPROBE_FLAG_DISABLED };
 	int r = register_kprobe(&kp);
 
 	if (r) {
@@ -184,7 +190,8 @@ static int install_one(struct rdt_hook *h)
 	}
 	if (r) {
 		pr_err("%s: %s (%d)\n", h->name,
-		       r == -EBUSY ? "another owner replaces it (livepatch?)" : "cannot be hooked", r);
+		       r == -EBUSY ? "another owner replaces it (livepatch?), or ftrace is off" :
+		       "cannot be hooked", r);
 		ftrace_set_filter_ip(&h->ops, h->addr + h->fentry, 1, 0);
 		return r;
 	}
