@@ -42,7 +42,9 @@
  * RDT_HC_NODE_ADD - (gpa) -> number of node pages the tree has now.
  * Donates one page-aligned RAM page to hold tree nodes. From then on the guest
  * can read it and cannot write it. -EINVAL unaligned, -EFAULT not RAM, -EBUSY
- * restricted already, -E2BIG too many (RDT_MAX_NODE_PAGES).
+ * restricted already or as below, -E2BIG too many (RDT_MAX_NODE_PAGES), -ENOMEM
+ * the host has none. Once the tree is corrupt, this and each call that would change
+ * policy: -EPERM.
  */
 #define RDT_HC_NODE_ADD		(RDT_HC_BASE + 3)
 #define RDT_MAX_NODE_PAGES	4096
@@ -50,9 +52,10 @@
 /**
  * RDT_HC_PROTECT - (gpa, pages, attr) -> 0.
  * Restricts writes to [gpa, gpa + pages * 4096). @attr is RDT_ATTR(action, class).
- * From normal mode it may only add: replacing a stronger or differing range is
- * refused with -EPERM and an alert. From integrity mode it may replace ranges that
- * are not the driver's own. -EINVAL bad range or attr, -EFAULT a frame is not
+ * From normal mode it may add, and replace by a stronger action; any other change
+ * of a range is refused with -EPERM and an alert. From integrity mode it may replace
+ * ranges that are not the driver's own. What the host's operator protects is the
+ * operator's alone to change. -EINVAL bad range or attr, -EFAULT a frame is not
  * RAM, -ENOMEM (-12) no free node: donate one and repeat; nothing was changed.
  * -EBUSY: a frame holds a structure that KVM itself writes (kvmclock, steal
  * time, async #PF, PV EOI).
@@ -83,8 +86,9 @@
 /**
  * RDT_HC_UNPROTECT - (gpa, pages) -> 0. Integrity mode only.
  * From normal mode: -EPERM, an alert, nothing changes (A5). The driver's own
- * frames and node pages cannot be unprotected (-EPERM). -ENOENT: no frame of the
- * range is protected.
+ * frames, node pages, the IDT and what the operator protects cannot be unprotected
+ * (-EPERM, an alert). -EINVAL bad range, -ENOENT no frame of it is protected, -ENOMEM
+ * it would cut a range in two and there is no free node.
  */
 #define RDT_HC_UNPROTECT	(RDT_HC_BASE + 5)
 
@@ -95,7 +99,10 @@
  * RDT_HC_DRIVER - (gpa of struct rdt_driver_desc) -> 0.
  * Registers the integrity driver, once: from then on its frames are protected
  * in every view and integrity mode exists. The descriptor is copied before it
- * is checked. -EEXIST a driver is registered; -EINVAL names are in the host log.
+ * is checked. -EEXIST a driver is registered; -EINVAL names are in the host log;
+ * -EFAULT a frame is not RAM; -EBUSY a frame is restricted already or holds a
+ * structure of KVM's; -ENOMEM no free node or no memory of the host's; -EPERM the
+ * operator has the IDT under LOG.
  */
 #define RDT_HC_DRIVER		(RDT_HC_BASE + 7)
 
