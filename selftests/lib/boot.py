@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 
-from suites import BOCHS_TIMES, LAB, LIB, TOP
+from suites import LAB, LIB, PATIENCE, TOP
 from tap import Stream
 
 sys.path.insert(0, f"{TOP}/scripts/lib")
 import console      # noqa: E402
 
-BOOT_SECONDS = {"npt": 120, "ept": 900}
+BOOT_SECONDS = {"npt": 240, "ept": 1800}
 EXIT_KERNEL = 97
 TAIL = 25               # lines shown of a suite that ended without saying why
 TELLING = 20            # and of what a test says of its failure
@@ -96,10 +96,10 @@ class Boot:
         return [n for s in self.suites for n in s.needs]
 
     def times(self):
-        return BOCHS_TIMES if self.arch == "ept" else 1
+        return PATIENCE[self.arch]
 
     def weight(self):
-        return (sum(s.seconds for s in self.suites) + 20) * self.times()
+        return (sum(s.seconds for s in self.suites) + 20) * self.patience()
 
     def label(self):
         return f"{self.arch}-{self.kernel}-{self.name}" + (f"-{self.again}" if self.again else "")
@@ -116,7 +116,7 @@ class Boot:
         shutil.copy2(f"{TOP}/selftests/lib/in-host", root + LIB)
         with open(f"{root}/etc/selftests", "w") as f:
             for s in self.suites:
-                f.write(f"{s.name} {s.seconds * self.times()} {s.module} {self.fill(s.command)}\n")
+                f.write(f"{s.name} {s.seconds * self.patience()} {s.module} {self.fill(s.command)}\n")
                 for pattern, place in s.files:
                     found = glob.glob(f"{TOP}/{self.fill(pattern)}")
                     if not found:
@@ -127,7 +127,7 @@ class Boot:
         return root
 
     def command(self):
-        limit = BOOT_SECONDS[self.arch] + sum(s.seconds for s in self.suites) * self.times()
+        limit = BOOT_SECONDS[self.arch] + sum(s.seconds for s in self.suites) * self.patience()
         argv = ["scripts/lab", "--arch", self.arch, "--kernel", self.kernel,
                 "--timeout", str(limit), "--boot-log", f"build/logs/{self.label()}.console",
                 "--overlay", self.overlay(), *LAB[self.arch, self.kernel]]
@@ -163,7 +163,7 @@ class Boot:
                 if word[1:2] == ["begin"]:
                     current, since = word[2], time.monotonic()
                     suspect = Suspect(report, self.where(current))
-                    limit = left[current].seconds * self.times() if current in left else 0
+                    limit = left[current].seconds * self.patience() if current in left else 0
                     left.pop(current, None)
                 elif word[1:2] == ["end"]:
                     suspect.end(self.faults(int(word[3]), time.monotonic() - since, limit, suspect))
