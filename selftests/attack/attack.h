@@ -13,6 +13,9 @@ int store_wp_clear(u64 *at, u64 val);	/* CR0.WP off, through the mapping as it i
 int store_pte(u64 *at, u64 val);	/* the mapping made writable */
 int store_alias(u64 *at, u64 val);	/* a second, writable mapping of the frame */
 
+/* Without integrity mode there is no inside to attack: why to skip, or NULL. */
+const char *no_inside(void);
+
 struct page *page_of(const void *va);
 
 /* Calls @target(op, a): -EFAULT when it, or what it jumped to, raised an exception. */

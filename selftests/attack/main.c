@@ -15,14 +15,14 @@ static const struct tap_group modes[] = {
 	{ "syscall", attack_syscall },
 	{ "text", attack_text },
 	{ "idt", attack_idt },
-	{ "driver-data", attack_driver_data },
-	{ "driver-text", attack_driver_text },
-	{ "driver-pt", attack_driver_pt },
-	{ "stack", attack_stack },
+	{ "driver-data", attack_driver_data, no_inside },
+	{ "driver-text", attack_driver_text, no_inside },
+	{ "driver-pt", attack_driver_pt, no_inside },
+	{ "stack", attack_stack, no_inside },
 	{ "node", attack_node },
-	{ "gate", attack_gate },
-	{ "gate-mid", attack_gate_mid },
-	{ "pgtable-alias", attack_pgtable_alias },
+	{ "gate", attack_gate, no_inside },
+	{ "gate-mid", attack_gate_mid, no_inside },
+	{ "pgtable-alias", attack_pgtable_alias, no_inside },
 };
 
 static int __init attack_init(void)

@@ -21,6 +21,12 @@ long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long
 	return ret;
 }
 
+/* Then there is nothing to call, and no protection is lifted again. */
+static const char *no_inside(void)
+{
+	return redoubt_call(RDT_OP_NOP, 0, 0, 0) == -ENODEV ? "no integrity mode" : NULL;
+}
+
 int guard_pages(struct seq_file *m, const void *start, unsigned int pages, unsigned int action)
 {
 	unsigned int i;
@@ -52,20 +58,20 @@ void unguard_pages(struct seq_file *m, const void *start, unsigned int pages)
 }
 
 static const struct tap_group groups[] = {
-	{ "log", test_log },
-	{ "deny", test_deny },
-	{ "pagetable", test_pagetable },
-	{ "policy", test_policy },
-	{ "many", test_many },
-	{ "badinput", test_badinput },
-	{ "calls", test_calls },
-	{ "threads", test_threads },
-	{ "storm", test_storm },
-	{ "migrate", test_migrate },
-	{ "hotplug", test_hotplug },
-	{ "nmi", test_nmi },
-	{ "watch", test_watch },
-	{ "foreign", test_foreign },
+	{ "log", test_log, no_inside },
+	{ "deny", test_deny, no_inside },
+	{ "pagetable", test_pagetable, no_inside },
+	{ "policy", test_policy, no_inside },
+	{ "many", test_many, no_inside },
+	{ "badinput", test_badinput, no_inside },
+	{ "calls", test_calls, no_inside },
+	{ "threads", test_threads, no_inside },
+	{ "storm", test_storm, no_inside },
+	{ "migrate", test_migrate, no_inside },
+	{ "hotplug", test_hotplug, no_inside },
+	{ "nmi", test_nmi, no_inside },
+	{ "watch", test_watch, no_inside },
+	{ "foreign", test_foreign, no_inside },
 };
 
 static int __init test_init(void)
