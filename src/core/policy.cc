@@ -440,7 +440,7 @@ void Vm::info(rdt_vm_info &out)
 	out.node_pages = tree_.node_pages();
 	/* tree_ counts itself. */
 	out.host_bytes += sizeof(*this) - sizeof(tree_) + restricted_.host_bytes() + tree_.host_bytes() +
-			  tree_.node_pages() * sizeof(NodePage);
+			  step_.host_bytes() + tree_.node_pages() * sizeof(NodePage);
 	if (i) {
 		out.host_bytes += sizeof(*i);
 		out.flags |= RDT_VM_SEALED;

@@ -85,6 +85,15 @@ public:
 		return frame_ + max;
 	}
 
+	[[nodiscard]] u64 host_bytes() const
+	{
+		u64 n = 0;
+
+		for (const Frame &f : frame_)
+			n += f.before ? page_size : 0;
+		return n;
+	}
+
 	static constexpr gfn_t none = ~0ull;
 
 private:
