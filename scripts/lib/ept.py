@@ -21,6 +21,7 @@ import socket
 import subprocess
 import threading
 import time
+import tty
 
 import labimage
 
@@ -137,16 +138,42 @@ class Ept:
         # Debian's Bochs stops in its debugger before the first instruction.
         with open(f"{d}/debugger", "w") as f:
             f.write("c\n")
-        screen, terminal = pty.openpty()
+        debugger, terminal = pty.openpty()
         with open(f"{d}/bochs.err", "w") as err:
             self.run.spawn(["bochs", "-q", "-rc", f"{d}/debugger"] + argv, env=env,
                            stdin=terminal, stdout=terminal, stderr=err)
         os.close(terminal)
-        threading.Thread(target=drain, args=(screen,), daemon=True).start()
+        background(drain, debugger)
+        background(drain, self.screen())
         console = self.run.accept(self.console)
-        self.logger = threading.Thread(target=log, args=(console, f"{d}/console.log"), daemon=True)
-        self.logger.start()
+        self.logger = background(log, console, f"{d}/console.log")
         return self.run.accept(self.channel)
+
+    def screen(self):
+        """The emulated screen is a second terminal that Bochs makes and names.
+        Somebody has to read it: Bochs stops when it is full, and what is echoed
+        there comes back as keystrokes."""
+        found = None
+        while not found:
+            time.sleep(0.02)
+            if self.run.proc.poll() is not None:
+                raise self.run.gone()
+            with open(f"{self.run.dir}/bochs.err") as f:
+                found = re.search(r'connected to screen "(/dev/pts/\d+)"', f.read())
+        fd = os.open(found.group(1), os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(fd)
+        return fd
+
+    def drain_own_screen(self):
+        """With its debugger built in, Bochs draws on a terminal that it opens itself and
+        names on stderr. Unread, it takes some 20 kB of screen and then stops Bochs."""
+        while self.run.proc.poll() is None:
+            with open(f"{self.run.dir}/bochs.err", errors="replace") as f:
+                name = re.search(r'connected to screen "(/dev/pts/\d+)"', f.read())
+            if name:
+                drain(os.open(name.group(1), os.O_RDONLY | os.O_NOCTTY))
+                return
+            time.sleep(0.2)
 
     def boot(self, env=None):
         a, d = self.run.args, self.run.dir
@@ -237,8 +264,13 @@ def forget_old(directory):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def background(function, *args):
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
 def drain(fd):
-    """The emulated screen, which nobody looks at."""
     try:
         while os.read(fd, 65536):
             pass
