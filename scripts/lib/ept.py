@@ -164,17 +164,6 @@ class Ept:
         tty.setraw(fd)
         return fd
 
-    def drain_own_screen(self):
-        """With its debugger built in, Bochs draws on a terminal that it opens itself and
-        names on stderr. Unread, it takes some 20 kB of screen and then stops Bochs."""
-        while self.run.proc.poll() is None:
-            with open(f"{self.run.dir}/bochs.err", errors="replace") as f:
-                name = re.search(r'connected to screen "(/dev/pts/\d+)"', f.read())
-            if name:
-                drain(os.open(name.group(1), os.O_RDONLY | os.O_NOCTTY))
-                return
-            time.sleep(0.2)
-
     def boot(self, env=None):
         a, d = self.run.args, self.run.dir
         self.console, self.channel = listen(), listen()
