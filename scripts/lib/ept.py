@@ -31,7 +31,7 @@ import labimage
 IPS = 50_000_000
 RUN_CD_SIZE = 1 << 30       # the kernel asks for the size once, before the snapshot
 SNAPSHOTS_KEPT = 8
-BOOT_LIMIT = 1800           # seconds for a boot that makes a snapshot
+BOOT_LIMIT = 3600           # seconds for a boot that makes a snapshot
 FORMAT = "1"                # raise when what a snapshot holds changes meaning
 
 # usb_uhci belongs to the chipset and cannot be off. It stands last because a
@@ -190,7 +190,7 @@ class Ept:
         os.makedirs(tmp)
         began = time.monotonic()
         self.run.note("first run with this configuration: booting the host under Bochs (minutes, once)")
-        deadline, self.run.deadline = self.run.deadline, began + BOOT_LIMIT
+        self.run.deadline = began + BOOT_LIMIT
         self.boot(dict(os.environ, LD_PRELOAD=shim, BOCHS_SNAPSHOT=tmp))
         self.run.proc.send_signal(signal.SIGUSR1)
         if self.run.proc.wait(300) != 0 or not os.path.exists(f"{tmp}/config"):
@@ -199,8 +199,6 @@ class Ept:
         shutil.copyfile(f"{self.run.dir}/console.log", f"{tmp}/console.log")
         os.rename(tmp, path)
         self.run.note(f"booted and saved in {time.monotonic() - began:.0f} s")
-        # the time limit is the command's, not the boot's
-        self.run.deadline = deadline and deadline + time.monotonic() - began
 
     def restore(self, path):
         d = self.run.dir
@@ -224,20 +222,27 @@ class Ept:
         shutil.copyfile(f"{path}/console.log", f"{d}/console.log")
         return self.launch(["-r", state])
 
+    def snapshot(self):
+        """Path of the saved host. The time limit is the command's: a boot, or
+        waiting for another run's boot, does not count."""
+        began, deadline = time.monotonic(), self.run.deadline
+        path = f"{self.run.cache}/lab/ept-{self.run.args.kernel}-{self.snapshot_key()}"
+        with open(f"{self.run.cache}/lab/ept.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.isdir(path):
+                forget_old(os.path.dirname(path))
+                self.make_snapshot(path)
+            os.utime(path)
+        self.run.deadline = deadline and deadline + time.monotonic() - began
+        return path
+
     def start(self):
         a = self.run.args
         self.run_cd(self.run.run_layer)
         if a.cold:
             sock = self.boot()
         else:
-            path = f"{self.run.cache}/lab/ept-{a.kernel}-{self.snapshot_key()}"
-            with open(f"{self.run.cache}/lab/ept.lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)        # one boot makes it for all who wait
-                if not os.path.isdir(path):
-                    self.make_snapshot(path)
-                    forget_old(os.path.dirname(path))
-            os.utime(path)
-            sock = self.restore(path)
+            sock = self.restore(self.snapshot())
         sock.sendall(b"C\0\0\0")
         return sock
 
@@ -248,8 +253,12 @@ class Ept:
 
 
 def forget_old(directory):
+    """Under the lock: what an interrupted boot left, and states long unused."""
+    for name in os.listdir(directory):
+        if re.fullmatch(r"ept-.*\.tmp", name):
+            shutil.rmtree(f"{directory}/{name}", ignore_errors=True)
     found = [f"{directory}/{n}" for n in os.listdir(directory) if re.fullmatch(r"ept-[\d.]+-[0-9a-f]{16}", n)]
-    for path in sorted(found, key=os.path.getmtime)[:-SNAPSHOTS_KEPT]:
+    for path in sorted(found, key=os.path.getmtime)[:1 - SNAPSHOTS_KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 
 
