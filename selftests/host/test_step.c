@@ -400,6 +400,17 @@ static void test_interrupted(void)
 
 #define ROUNDS 2000
 
+/* What the function returned; ~0 when it did not come to that. */
+static uint64_t join(int i)
+{
+	uint64_t value = vcpu_join(&vm->vcpu[i]);
+
+	if (vcpu_done(&vm->vcpu[i]))
+		return value;
+	vcpu_explain(&vm->vcpu[i]);
+	return ~0ull;
+}
+
 static u64 g_many(u64 gva, u64 n, u64 deny)
 {
 	u64 bad = 0;
@@ -420,12 +431,8 @@ static void test_many(void)
 	writes = rdt_count(r, RDT_EV_WRITE);
 	for (int i = 0; i < vm->vcpus; i++)
 		vcpu_start(&vm->vcpu[i], g_many, COUNTERS, ROUNDS, DENY);
-	for (int i = 0; i < vm->vcpus; i++) {
-		is(vcpu_join(&vm->vcpu[i]), 0, "A10 step, %d vCPUs on one word: vCPU %d is denied each time",
-		   vm->vcpus, i);
-		if (!vcpu_done(&vm->vcpu[i]))
-			vcpu_explain(&vm->vcpu[i]);
-	}
+	for (int i = 0; i < vm->vcpus; i++)
+		is(join(i), 0, "A10 step, %d vCPUs on one word: vCPU %d is denied each time", vm->vcpus, i);
 	is(counter[0], vm->vcpus * ROUNDS, "A10 step, many vCPUs on one word: each write once");
 	is(rdt_count(r, RDT_EV_WRITE) - writes, vm->vcpus * ROUNDS + denied,
 	   "A10 step, many vCPUs: each reported once");
@@ -440,7 +447,7 @@ static void test_many(void)
 		rdt_protect(r, COUNTERS, 2, RDT_ACT_LOG, 0);
 	}
 	for (int i = 0; i < vm->vcpus; i++) {
-		is(vcpu_join(&vm->vcpu[i]), 0, "A10 step while LOG comes and goes: vCPU %d", i);
+		is(join(i), 0, "A10 step while LOG comes and goes: vCPU %d", i);
 		is(vm_u64(vm, COUNTERS + (i & 1) * PAGE_SIZE + i * 64), ROUNDS,
 		   "A10 step while LOG comes and goes: each write once, vCPU %d", i);
 	}
@@ -452,7 +459,7 @@ static void test_many(void)
 	usleep(50000);
 	is(ioctl(r->fd, RDT_VM_DETACH, 0), 0, "A10 step: detach in the middle");
 	for (int i = 0; i < vm->vcpus; i++)
-		is(vcpu_join(&vm->vcpu[i]), ROUNDS, "A10 step: each write once all the same, vCPU %d", i);
+		is(join(i), ROUNDS, "A10 step: each write once all the same, vCPU %d", i);
 }
 
 int main(void)

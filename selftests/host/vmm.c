@@ -400,8 +400,15 @@ void vcpu_explain(struct vcpu *v)
 		tap_diag("trap %ld error %#lx rip %#lx rsp %#lx rflags %#lx", f->vector, f->error,
 			 f->rip, f->rsp, f->rflags);
 	}
-	if (v->exit == KVM_EXIT_INTERNAL_ERROR)
+	if (v->exit == KVM_EXIT_INTERNAL_ERROR) {
 		tap_diag("internal error %u", v->run->internal.suberror);
+		for (unsigned int i = 0; i < v->run->internal.ndata && i < 16; i++)
+			tap_diag("data %#llx", v->run->internal.data[i]);
+	}
+	if (v->exit == KVM_EXIT_FAIL_ENTRY)
+		tap_diag("entry failure %#llx", v->run->fail_entry.hardware_entry_failure_reason);
+	if (v->exit == KVM_EXIT_SYSTEM_EVENT)
+		tap_diag("system event %u", v->run->system_event.type);
 	if (v->exit == KVM_EXIT_MMIO)
 		tap_diag("MMIO %s at %#llx", v->run->mmio.is_write ? "write" : "read",
 			 v->run->mmio.phys_addr);
