@@ -37,7 +37,13 @@ SYM_FUNC_END(rdt_back)
 	.section .text..redoubt.gate, "ax", @progbits
 	.balign	4096
 SYM_FUNC_START_NOALIGN(rdt_gate)
-	jmp	rdt_enter
+	/* Did the jump here enter? Not if the host has stopped watching this VM. */
+	movq	%rsp, %rax
+	shrq	$RDT_STACK_SHIFT, %rax
+	cmpl	$RDT_STACK_TAG, %eax
+	je	rdt_enter
+	movq	$-19, %rax		/* -ENODEV */
+	RET
 SYM_FUNC_END(rdt_gate)
 	.org	4096, 0xcc
 SYM_INNER_LABEL(rdt_gate_end, SYM_L_GLOBAL)

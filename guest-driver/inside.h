@@ -25,6 +25,14 @@
 #define RDT_ASM_HC_RESUME	0x5244000a
 #define RDT_ASM_RESUME_DROP	1
 
+/*
+ * The inside's stacks lie at addresses that no kernel uses, with 4 or with 5 levels of
+ * tables: the hole below the CPU entry area. So RSP tells where a CPU is.
+ */
+#define RDT_STACK_VA		0xfffffc0000000000
+#define RDT_STACK_SHIFT		41
+#define RDT_STACK_TAG		0x7ffffe	/* RDT_STACK_VA >> RDT_STACK_SHIFT */
+
 /* Offsets into struct rdt_inside, proved equal in inside.c. */
 #define RDT_INSIDE_VMMCALL	0
 #define RDT_INSIDE_LEAVE_HC	4

@@ -20,12 +20,13 @@ static_assert(RDT_HC_LEAVE == RDT_ASM_HC_LEAVE);
 static_assert(RDT_HC_RESUME == RDT_ASM_HC_RESUME);
 static_assert(RDT_RESUME_DROP == RDT_ASM_RESUME_DROP);
 static_assert(sizeof(struct rdt_driver_desc) <= PAGE_SIZE);
+static_assert(RDT_STACK_VA >> RDT_STACK_SHIFT == RDT_STACK_TAG);
 
 /*
  * Addresses that exist in the inside's tables only. Stacks are 8 KiB with as
  * much unmapped below each; the test page follows the last one.
  */
-#define STACK_VA	0xffffd00000000000ul
+#define STACK_VA	((unsigned long)RDT_STACK_VA)
 #define STACK_SIZE	(2 * PAGE_SIZE)
 #define STACK_STRIDE	(2 * STACK_SIZE)
 #define TEST_VA		(STACK_VA + RDT_DRV_MAX_SLOTS * STACK_STRIDE + PAGE_SIZE)
@@ -107,6 +108,11 @@ static int describe(struct rdt_driver_desc *d, unsigned int slots)
 	unsigned int i;
 	int err;
 
+	/* rdt_protect_module() leaves out the two as one. */
+	if (&rdt_gate_end[0] != &rdt_call_start[0]) {
+		pr_err("the doors' pages are not neighbours\n");
+		return -ENOEXEC;
+	}
 	err = rdt_space_init(&rdt_space, TABLE_PAGES + slots * STACK_SIZE / PAGE_SIZE);
 	if (err)
 		return err;
@@ -214,10 +220,10 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
  * interrupted, preempted and go on on another CPU. An exception that the inside
  * itself raises ends it with -EFAULT, an access to what is not its own with -EPERM.
  *
- * Return: the operation's result; -EAGAIN when all slots are taken, or the
- * policy table is in use by another thread; -EPERM when
- * the host refused entry (it has raised an alert then), -ENODEV without
- * integrity mode.
+ * Return: the operation's result; -EAGAIN when all slots are taken or the policy
+ * table is in use by another thread; -EPERM when the host refused entry (it has
+ * raised an alert then); -ENODEV without integrity mode, also when the operator
+ * has stopped watching this VM.
  */
 long redoubt_call(unsigned long op, unsigned long a, unsigned long b, unsigned long c)
 {

@@ -52,8 +52,10 @@ static ssize_t status_show(struct kobject *k, struct kobj_attribute *a, char *bu
 		long ret = redoubt_call_wait(RDT_OP_CHECK, 0, 0, 0);
 
 		at += sysfs_emit_at(buf, at, "policy table: %s\n",
-				    !ret ? "sound" : ret == -EUCLEAN ? "CHANGED" : "unknown");
+				    !ret ? "sound" : ret == -EUCLEAN ? "CHANGED" : "out of reach");
 	}
+	if (!(st & RDT_ST_ATTACHED))
+		return at + sysfs_emit_at(buf, at, "protected pages: none any more\n");
 	at += sysfs_emit_at(buf, at, "protected pages: %u deny, %u log, %u freeze\n",
 			    pages[RDT_ACT_DENY], pages[RDT_ACT_LOG], pages[RDT_ACT_FREEZE]);
 	return at;
@@ -131,11 +133,12 @@ static ssize_t ranges_read(struct file *file, struct kobject *k, struct bin_attr
 }
 
 static struct kobj_attribute version_attr = __ATTR_RO(version);
-static struct kobj_attribute status_attr = __ATTR_RO(status);
 static struct kobj_attribute node_pages_attr = __ATTR_RO(node_pages);
 static struct kobj_attribute slots_attr = __ATTR_RO(slots);
 static struct kobj_attribute door_attr = __ATTR_RO(door);
-static struct kobj_attribute counters_attr = __ATTR_RO(counters);
+/* For root only: these two enter integrity mode, or tell how often others do. */
+static struct kobj_attribute status_attr = __ATTR_RO_MODE(status, 0400);
+static struct kobj_attribute counters_attr = __ATTR_RO_MODE(counters, 0400);
 
 static struct attribute *attrs[] = {
 	&version_attr.attr, &status_attr.attr, &node_pages_attr.attr, &slots_attr.attr,
