@@ -95,7 +95,7 @@ class Boot:
     def needs(self):
         return [n for s in self.suites for n in s.needs]
 
-    def times(self):
+    def patience(self):
         return PATIENCE[self.arch]
 
     def weight(self):
