@@ -3,7 +3,20 @@
 #include <chrono>
 #include <thread>
 
+#include "vm.h"
 #include "vm_world.h"
+
+namespace redoubt {
+
+/* White-box access: the C face's object begins with the class's. */
+struct VmTester {
+	static void lose_rule(rdt_core_vm *vm, gfn_t gfn)
+	{
+		ASSERT_EQ(reinterpret_cast<Vm *>(vm)->restricted_.set_range(gfn, 1), Status::Ok);
+	}
+};
+
+} // namespace redoubt
 
 using namespace redoubt;
 
@@ -351,6 +364,22 @@ TEST(A3, AFaultInTheMiddleOfAPolicyChange)
 		w.host.on_holds_pv = nullptr;
 		EXPECT_EQ(verdict, refused ? RDT_V_PASS : RDT_V_FREEZE);
 	}
+}
+
+/* A restricted frame whose rule nobody knows: that must not happen, and if it does, no. */
+TEST(A3, ARestrictedFrameWithoutARule)
+{
+	World w;
+
+	monitored(w);
+	VmTester::lose_rule(w.vm, 300);
+	EXPECT_EQ(w[0].fault(gpa_of(300), RDT_ACC_W), RDT_V_GP);
+	const rdt_event ev = w.one_event();
+
+	EXPECT_EQ(ev.action, RDT_ACT_DENY);
+	EXPECT_EQ(ev.range_gpa, gpa_of(300));
+	EXPECT_EQ(w[0].kvm_write(gpa_of(300)), RDT_V_GP);
+	EXPECT_EQ(w[0].hc(RDT_HC_QUERY, gpa_of(300)), s64{RDT_ACT_DENY});
 }
 
 /* Policy that changes under faults: an answer is the old rule's or the new one's. */
