@@ -164,6 +164,7 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
 {
 	struct rdt_driver_desc *d;
 	siphash_key_t key;
+	int tries = 0;
 	long ret;
 
 	if (!strcmp(door, "hypercall"))
@@ -192,8 +193,13 @@ int rdt_seal(unsigned int slots, const char *door, unsigned int test_action)
 	rdt_inside_data.digest = siphash(rdt_inside_data.policy, 0, &key);
 
 	ret = describe(d, clamp(slots, 1u, (unsigned int)RDT_DRV_MAX_SLOTS));
-	if (!ret)
+	for (; !ret; tries++) {
 		ret = rdt_hypercall(RDT_HC_DRIVER, virt_to_phys(d), 0, 0);
+		/* The driver's frames are ranges too and take nodes of the tree. */
+		if (ret != -ENOMEM || tries == 2)
+			break;
+		ret = rdt_donate(1);
+	}
 	if (ret) {
 		rdt_space_free(&rdt_space);
 		free_page((unsigned long)rdt_test_page);
