@@ -162,7 +162,7 @@ TEST(B10_Slots, SlotsThatTheDriverDoesNotHave)
  */
 TEST(B10_Slot, RaceForOneToken)
 {
-	constexpr u64 rounds = 2000000;
+	constexpr u64 rounds = 6000000;
 	Slot s{};
 	std::atomic<u64> published{0}, thief_won{0}, owner_won{0};
 	std::atomic<bool> stop{false};
