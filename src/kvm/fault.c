@@ -203,6 +203,19 @@ static bool delivers_event(struct kvm_vcpu *vcpu)
 	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
 }
 
+/* KVM's emulator does not know the instruction. Take back what it did about that. */
+static bool emulation_failed(struct kvm_vcpu *vcpu, unsigned long rip, int r)
+{
+	struct kvm_queued_exception *e = &vcpu->arch.exception;
+
+	if (r ? !e->pending || e->vector != UD_VECTOR || reg_read(vcpu, VCPU_REGS_RIP) != rip
+	      : vcpu->run->exit_reason != KVM_EXIT_INTERNAL_ERROR ||
+		vcpu->run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
+		return false;
+	e->pending = false;
+	return true;
+}
+
 static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
 		   int insn_len, u8 access)
 {
@@ -249,6 +262,11 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 		rdt_inject_gp(vcpu);
 		return 1;
 	case RDT_V_STEP:
+		if (unlikely(rdt_step_reluctant) && !f.vectoring) {
+			r = emulate(rv, &f, insn, insn_len);
+			if (!emulation_failed(vcpu, cpu.rip, r))
+				return r;
+		}
 		return rdt_step_begin(vm, rv, &f, &cpu) ? 1 : emulate(rv, &f, insn, insn_len);
 	case RDT_V_FREEZE:
 		return rdt_freeze(vcpu);

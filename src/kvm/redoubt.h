@@ -52,8 +52,10 @@ struct rdt_step {
 	bool moved;			/* valid when parked */
 	u8 insn;			/* enum insn */
 	u8 outcome;			/* RDT_STEP_* of rdt_core_step_end(), when stolen */
-	bool intn, sce, shadow, tf;	/* what arming changed, or found */
+	bool intn, sce, shadow, tf, window; /* what arming changed, or found */
+	u8 cpl;
 	u32 exceptions;
+	u32 intr_state;			/* VMX */
 	u32 tries;
 	/* The CPU as the step began, for a write that is undone. */
 	unsigned long gpr[16], rip, rsp, rflags;

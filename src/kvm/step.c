@@ -36,7 +36,10 @@
  * this look.
  */
 static atomic_t stepping;
-static bool supported __ro_after_init;
+
+/* VMX's monitor trap flag; without it (old CPUs, emulators) TF, as on SVM. */
+static bool has_mtf __ro_after_init;
+bool rdt_step_reluctant __ro_after_init;
 
 /* rdt_vm::step_owner of a VM that begins no more. */
 #define CLOSED ((struct rdt_vcpu *)1)
@@ -49,14 +52,20 @@ enum insn {
 	INSN_LOADS_TF,	/* iret, popf: TF afterwards is the instruction's */
 	INSN_EMULATE,	/* pushf, syscall: stores TF; mov ss: delays the trap */
 	INSN_SYSRET,	/* takes TF from R11, and KVM cannot emulate it */
+	INSN_LOADS_IF,	/* sti, cli; for VMX */
+	INSN_INTN,	/* stores TF; SVM intercepts it, VMX cannot */
 };
+
+static unsigned long code_base(struct kvm_vcpu *vcpu, bool code64)
+{
+	return code64 ? 0 : rdt_is_vmx ? vmread(GUEST_CS_BASE) : vmcb_of(vcpu)->save.cs.base;
+}
 
 static enum insn classify(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool *rex_w)
 {
 	bool code64 = cpu->va_bits;
 	u8 insn[15], *p = insn, *end;
-	int n = rdt_fetch(vcpu, cpu->rip + (code64 ? 0 : vmcb_of(vcpu)->save.cs.base), insn,
-			  sizeof(insn));
+	int n = rdt_fetch(vcpu, cpu->rip + code_base(vcpu, code64), insn, sizeof(insn));
 
 	*rex_w = false;
 	for (end = insn + n; p < end; p++)
@@ -72,6 +81,10 @@ static enum insn classify(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool
 			continue;
 		case 0x9d: case 0xcf:
 			return INSN_LOADS_TF;
+		case 0xfa: case 0xfb:
+			return INSN_LOADS_IF;
+		case 0xcd:
+			return INSN_INTN;
 		case 0x9c:
 			return INSN_EMULATE;
 		case 0x17:
@@ -97,23 +110,41 @@ static enum insn classify(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool
 /* From ring 0 in 64-bit mode. False: let the CPU find out what is wrong with it. */
 static bool sysret(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool rex_w)
 {
-	struct vmcb *vmcb = vmcb_of(vcpu);
-	u16 sel = vmcb->save.star >> 48;
 	unsigned long rip = vcpu->arch.regs[VCPU_REGS_RCX];
+	u16 cs, ss;
+	u64 star;
 
-	if (cpu->cpl || !cpu->va_bits || !(vcpu->arch.efer & EFER_SCE))
+	if (cpu->cpl || !cpu->va_bits || !(vcpu->arch.efer & EFER_SCE) ||
+	    kvm_get_msr(vcpu, MSR_STAR, &star))
 		return false;
+	cs = ((star >> 48) + (rex_w ? 16 : 0)) | 3;
+	ss = ((star >> 48) + 8) | 3;
 	/* Flat, present, DPL 3: code and writable data. */
-	vmcb->save.cs = (struct vmcb_seg){
-		.selector = (sel + (rex_w ? 16 : 0)) | 3,
-		.attrib = rex_w ? 0xafb : 0xcfb, .limit = ~0u,
-	};
-	vmcb->save.ss = (struct vmcb_seg){
-		.selector = (sel + 8) | 3, .attrib = 0xcf3, .limit = ~0u,
-	};
-	vmcb->save.cpl = 3;
-	vmcb->control.clean &= ~CLEAN_SEG;
-	vmcb->control.int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
+	if (rdt_is_vmx) {
+		vmwrite(GUEST_CS_SELECTOR, cs);
+		vmwrite(GUEST_CS_BASE, 0);
+		vmwrite(GUEST_CS_LIMIT, ~0u);
+		vmwrite(GUEST_CS_AR_BYTES, rex_w ? 0xa0fb : 0xc0fb);
+		vmwrite(GUEST_SS_SELECTOR, ss);
+		vmwrite(GUEST_SS_BASE, 0);
+		vmwrite(GUEST_SS_LIMIT, ~0u);
+		vmwrite(GUEST_SS_AR_BYTES, 0xc0f3);
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO, vmread(GUEST_INTERRUPTIBILITY_INFO) &
+			~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
+		__clear_bit(VCPU_EXREG_SEGMENTS, (unsigned long *)&vcpu->arch.regs_avail);
+	} else {
+		struct vmcb *vmcb = vmcb_of(vcpu);
+
+		vmcb->save.cs = (struct vmcb_seg){
+			.selector = cs, .attrib = rex_w ? 0xafb : 0xcfb, .limit = ~0u,
+		};
+		vmcb->save.ss = (struct vmcb_seg){
+			.selector = ss, .attrib = 0xcf3, .limit = ~0u,
+		};
+		vmcb->save.cpl = 3;
+		vmcb->control.clean &= ~CLEAN_SEG;
+		vmcb->control.int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
+	}
 	reg_write(vcpu, VCPU_REGS_RIP, rex_w ? rip : (u32)rip);
 	kvm_set_rflags(vcpu, (vcpu->arch.regs[VCPU_REGS_R11] & 0x3c7fd7) | X86_EFLAGS_FIXED);
 	return true;
@@ -186,43 +217,96 @@ static void svm_disarm(struct rdt_vcpu *rv, bool done)
 	}
 }
 
-static void vmx_set_exec(struct kvm_vcpu *vcpu, bool trap)
+static u32 *vmx_exec(struct kvm_vcpu *vcpu)
 {
 	struct loaded_vmcs *lv = rdt_member(vcpu, vcpu_vmx, loaded_vmcs);
-	u32 *exec = &rdt_member(lv, loaded_vmcs, controls_shadow__exec);
 
-	/* KVM's copy too: it writes the field from there. */
-	*exec = trap ? *exec | CPU_BASED_MONITOR_TRAP_FLAG : *exec & ~CPU_BASED_MONITOR_TRAP_FLAG;
+	/* KVM's copy: it writes the field from there. */
+	return &rdt_member(lv, loaded_vmcs, controls_shadow__exec);
+}
+
+static void vmx_set_exec(struct kvm_vcpu *vcpu, u32 set, u32 clear)
+{
+	u32 *exec = vmx_exec(vcpu);
+
+	*exec = (*exec & ~clear) | set;
 	vmwrite(CPU_BASED_VM_EXEC_CONTROL, *exec);
 }
 
+static void vmx_set_flags(struct kvm_vcpu *vcpu, unsigned long flags)
+{
+	vmwrite(GUEST_RFLAGS, flags);
+	__clear_bit(VCPU_EXREG_RFLAGS, (unsigned long *)&vcpu->arch.regs_avail);
+}
+
+#define SHADOWS	(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
+
 static void vmx_arm(struct rdt_vcpu *rv)
 {
-	unsigned long state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+	struct kvm_vcpu *vcpu = rv->kvcpu;
 	struct rdt_step *s = &rv->step;
+	unsigned long state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+	unsigned long flags = vmread(GUEST_RFLAGS);
 
-	vmx_set_exec(rv->kvcpu, true);
 	s->exceptions = vmread(EXCEPTION_BITMAP);
 	vmwrite(EXCEPTION_BITMAP, s->exceptions | EXCEPTIONS);
-	/*
-	 * VM entry does not take a shadow together with an event, nor with TF unless a
-	 * #DB is pending too.
-	 */
-	s->shadow = !s->event && !(s->rflags & X86_EFLAGS_TF) &&
-		    !(state & (GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
-	if (s->shadow)
-		vmwrite(GUEST_INTERRUPTIBILITY_INFO, state | GUEST_INTR_STATE_MOV_SS);
+	s->intr_state = state;
+	s->tf = flags & X86_EFLAGS_TF;
+	s->shadow = false;
+	if (has_mtf) {
+		vmx_set_exec(vcpu, CPU_BASED_MONITOR_TRAP_FLAG, 0);
+		/*
+		 * VM entry does not take a shadow together with an event, nor with TF
+		 * unless a #DB is pending too.
+		 */
+		s->shadow = !s->event && !s->tf && !(state & SHADOWS);
+		if (s->shadow)
+			vmwrite(GUEST_INTERRUPTIBILITY_INFO, state | GUEST_INTR_STATE_MOV_SS);
+	} else if (s->event) {
+		/* Wide open: the CPU exits before the handler's first instruction. */
+		s->window = *vmx_exec(vcpu) & CPU_BASED_NMI_WINDOW_EXITING;
+		vmx_set_exec(vcpu, CPU_BASED_NMI_WINDOW_EXITING, 0);
+	} else {
+		/* No shadow with TF, so interrupts are kept off by IF and NMIs by an NMI. */
+		vmx_set_flags(vcpu, (flags | X86_EFLAGS_TF) & ~X86_EFLAGS_IF);
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO, (state & ~SHADOWS) | GUEST_INTR_STATE_NMI);
+	}
 }
 
 static void vmx_disarm(struct rdt_vcpu *rv, bool done)
 {
+	struct kvm_vcpu *vcpu = rv->kvcpu;
 	struct rdt_step *s = &rv->step;
+	unsigned long state, flags;
+	bool loads_tf = done && s->insn == INSN_LOADS_TF;
+	bool loads_if = (loads_tf && s->cpl <= (s->rflags >> 12 & 3)) ||
+			(done && s->insn == INSN_LOADS_IF);
 
-	vmx_set_exec(rv->kvcpu, false);
 	vmwrite(EXCEPTION_BITMAP, s->exceptions);
-	if (s->shadow && !done)
-		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
-			vmread(GUEST_INTERRUPTIBILITY_INFO) & ~GUEST_INTR_STATE_MOV_SS);
+	if (has_mtf) {
+		vmx_set_exec(vcpu, 0, CPU_BASED_MONITOR_TRAP_FLAG);
+		if (s->shadow && !done)
+			vmwrite(GUEST_INTERRUPTIBILITY_INFO,
+				vmread(GUEST_INTERRUPTIBILITY_INFO) & ~GUEST_INTR_STATE_MOV_SS);
+	} else if (s->event) {
+		if (!s->window)
+			vmx_set_exec(vcpu, 0, CPU_BASED_NMI_WINDOW_EXITING);
+	} else {
+		flags = vmread(GUEST_RFLAGS);
+		if (!s->tf && !loads_tf)
+			flags &= ~X86_EFLAGS_TF;
+		if (s->rflags & X86_EFLAGS_IF && !loads_if)
+			flags |= X86_EFLAGS_IF;
+		vmx_set_flags(vcpu, flags);
+		state = vmread(GUEST_INTERRUPTIBILITY_INFO);
+		if (!(s->intr_state & GUEST_INTR_STATE_NMI))
+			state &= ~GUEST_INTR_STATE_NMI;
+		if (!done)
+			state |= s->intr_state & SHADOWS;
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO, state);
+		/* What it kept off may come now. */
+		kvm_make_request(KVM_REQ_EVENT, vcpu);
+	}
 }
 
 static void disarm(struct rdt_vcpu *rv, bool done)
@@ -325,6 +409,8 @@ static u8 finish(struct rdt_vm *vm, struct rdt_vcpu *rv, bool done)
 	return out;
 }
 
+static void requeue_intn(struct kvm_vcpu *vcpu);
+
 int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f,
 		   const struct rdt_cpu *cpu)
 {
@@ -332,13 +418,22 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	struct rdt_step *s = &rv->step;
 	bool rex_w;
 
-	if (!supported || vcpu->arch.hflags & HF_GUEST_MASK)
+	if (vcpu->arch.hflags & HF_GUEST_MASK)
 		return 0;
-	s->insn = rdt_is_vmx || f->vectoring ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
+	/* The window that would end it does not open before the next IRET. */
+	if (rdt_step_reluctant && f->vectoring &&
+	    (vcpu->arch.nmi_injected || !(vmread(PIN_BASED_VM_EXEC_CONTROL) & PIN_BASED_VIRTUAL_NMIS) ||
+	     vmread(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI))
+		return 0;
+	s->insn = has_mtf || f->vectoring ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
 	if (s->insn == INSN_EMULATE)
 		return 0;
 	if (s->insn == INSN_SYSRET && sysret(vcpu, cpu, rex_w))
 		return 1;
+	if (s->insn == INSN_INTN && rdt_is_vmx) {
+		requeue_intn(vcpu);
+		return 1;
+	}
 	if (!claim(vm, rv)) {
 		/*
 		 * Its owner runs, and is done before long. If it does not (it was preempted in
@@ -357,6 +452,7 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	s->rip = cpu->rip;
 	s->rsp = cpu->rsp;
 	s->rflags = cpu->rflags;
+	s->cpl = cpu->cpl;
 	memcpy(s->gpr, vcpu->arch.regs, sizeof(s->gpr));
 	if (rdt_is_vmx)
 		vmx_arm(rv);
@@ -377,7 +473,8 @@ bool rdt_step_fault(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 
 	/* Parked meanwhile: it is not armed any more, and cannot go on. */
 	if (cmpxchg(&s->state, RDT_STEP_ON, RDT_STEP_BUSY) == RDT_STEP_ON) {
-		if (rdt_core_step_grant(vm->core, f)) {
+		if ((!rdt_step_reluctant || s->event == f->vectoring) &&
+		    rdt_core_step_grant(vm->core, f)) {
 			s->event = f->vectoring;
 			if (!rdt_is_vmx)
 				svm_point(rv);
@@ -423,8 +520,8 @@ RDT_IMPORT(kvm, kvm_mmu_gva_to_gpa_system, RDT_ANY);
 static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 {
 	struct kvm_vcpu_arch *a = &vcpu->arch;
-	struct vmcb_save_area *save = &vmcb_of(vcpu)->save;
-	bool soft = boot_cpu_has(X86_FEATURE_NRIPS);
+	struct vmcb_save_area *save;
+	bool soft = rdt_is_vmx || boot_cpu_has(X86_FEATURE_NRIPS);
 	unsigned int gate = a->efer & EFER_LMA ? 16 : 8;
 	u8 type;
 	gpa_t gpa;
@@ -435,6 +532,7 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 	 * gate's DPL is ours to check.
 	 */
 	if (!soft) {
+		save = &vmcb_of(vcpu)->save;
 		gpa = rdt_call(kvm_mmu_gva_to_gpa_system)(vcpu, save->idtr.base + vector * gate + 5,
 							  NULL);
 		if (save->idtr.limit < vector * gate + gate - 1 || gpa == INVALID_GPA ||
@@ -444,6 +542,7 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 		}
 		reg_write(vcpu, VCPU_REGS_RIP, a->regs[VCPU_REGS_RIP] + len);
 	}
+	a->event_exit_inst_len = len;
 	a->interrupt.injected = true;
 	a->interrupt.soft = soft;
 	a->interrupt.nr = vector;
@@ -453,11 +552,12 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 /* An int n, int3 or into: it is an event now. */
 static void requeue_intn(struct kvm_vcpu *vcpu)
 {
-	struct vmcb *vmcb = vmcb_of(vcpu);
-	bool code64 = vmcb->save.cs.attrib & SVM_SELECTOR_L_MASK;
+	bool code64 = vcpu->arch.efer & EFER_LMA &&
+		      (rdt_is_vmx ? vmread(GUEST_CS_AR_BYTES) & BIT(13)
+				  : vmcb_of(vcpu)->save.cs.attrib & SVM_SELECTOR_L_MASK);
 	u8 insn[15];
-	int i, n = rdt_fetch(vcpu, vcpu->arch.regs[VCPU_REGS_RIP] +
-				   (code64 ? 0 : vmcb->save.cs.base), insn, sizeof(insn));
+	int i, n = rdt_fetch(vcpu, reg_read(vcpu, VCPU_REGS_RIP) + code_base(vcpu, code64), insn,
+			     sizeof(insn));
 
 	for (i = 0; i < n; i++)
 		switch (insn[i]) {
@@ -485,10 +585,9 @@ static void requeue_intn(struct kvm_vcpu *vcpu)
 }
 
 /* What of a #DB by our trap is the guest's. */
-static unsigned long guest_db(struct rdt_vcpu *rv)
+static unsigned long guest_db(struct rdt_vcpu *rv, unsigned long dr6)
 {
 	struct kvm_vcpu *vcpu = rv->kvcpu;
-	unsigned long dr6 = vmcb_of(vcpu)->save.dr6 ^ DR6_ACTIVE_LOW;
 	int i;
 
 	if (!(rv->step.rflags & X86_EFLAGS_TF))
@@ -545,7 +644,7 @@ static int svm_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	case SEEN_TRAP:
 		if (vcpu->guest_debug & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP))
 			break;
-		dr6 = guest_db(rv);
+		dr6 = guest_db(rv, vmcb_of(vcpu)->save.dr6 ^ DR6_ACTIVE_LOW);
 		if (dr6)
 			kvm_queue_exception_p(vcpu, DB_VECTOR, dr6);
 		c->exit_code = SVM_EXIT_INTR;
@@ -613,6 +712,8 @@ static enum seen vmx_seen(struct rdt_vcpu *rv, u32 info)
 	switch ((u16)reason) {
 	case EXIT_REASON_MONITOR_TRAP_FLAG:
 		return rv->step.event ? SEEN_DELIVERED : SEEN_TRAP;
+	case EXIT_REASON_NMI_WINDOW:
+		return rv->step.event && rdt_step_reluctant ? SEEN_DELIVERED : SEEN_OTHER;
 	case EXIT_REASON_EPT_VIOLATION:
 	case EXIT_REASON_EPT_MISCONFIG:		/* MMIO: kvm_mmu_page_fault() */
 		return SEEN_FAULT;
@@ -623,6 +724,9 @@ static enum seen vmx_seen(struct rdt_vcpu *rv, u32 info)
 	case EXIT_REASON_EXCEPTION_NMI:
 		if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
 			return SEEN_HOST;
+		if (rdt_step_reluctant && !rv->step.event && (info & 31) == DB_VECTOR &&
+		    vmread(EXIT_QUALIFICATION) & DR6_BS)
+			return SEEN_TRAP;
 		return rv->step.exceptions & BIT(info & 31) ? SEEN_OTHER : SEEN_EXCEPTION;
 	}
 	return SEEN_OTHER;
@@ -634,6 +738,7 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	struct rdt_step *s = &rv->step;
 	u32 info = vmread(VM_EXIT_INTR_INFO);
 	enum seen seen = vmx_seen(rv, info);
+	unsigned long dr6 = seen == SEEN_TRAP ? vmread(EXIT_QUALIFICATION) : 0;
 	bool done;
 	u8 out;
 
@@ -641,7 +746,7 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 		return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
 
 	/* Without the shadow KVM may have injected an event, and that trapped. */
-	if (seen == SEEN_TRAP && !s->shadow)
+	if (seen == SEEN_TRAP && has_mtf && !s->shadow)
 		done = reg_read(vcpu, VCPU_REGS_RIP) - s->rip <= 15 && moved(rv);
 	else
 		done = seen == SEEN_TRAP || seen == SEEN_DELIVERED ||
@@ -654,6 +759,13 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 		vcpu->arch.event_exit_inst_len = vmread(VM_EXIT_INSTRUCTION_LEN);
 		requeue(vcpu, info & 31, vmread(VM_EXIT_INTR_ERROR_CODE),
 			vmread(EXIT_QUALIFICATION));
+		return 1;
+	}
+	if (seen == SEEN_TRAP && !has_mtf &&
+	    !(vcpu->guest_debug & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP))) {
+		dr6 = guest_db(rv, dr6);
+		if (dr6)
+			kvm_queue_exception_p(vcpu, DB_VECTOR, dr6);
 		return 1;
 	}
 	/* The root of the view it happened in is gone: let it happen again. */
@@ -742,8 +854,9 @@ void rdt_step_init(void)
 	u32 low, high;
 
 	/* The high half is what may be set. */
-	supported = !rdt_is_vmx || (!rdmsr_safe(MSR_IA32_VMX_PROCBASED_CTLS, &low, &high) &&
-				    high & CPU_BASED_MONITOR_TRAP_FLAG);
+	has_mtf = rdt_is_vmx && !rdmsr_safe(MSR_IA32_VMX_PROCBASED_CTLS, &low, &high) &&
+		  high & CPU_BASED_MONITOR_TRAP_FLAG;
+	rdt_step_reluctant = rdt_is_vmx && !has_mtf;
 }
 
 void rdt_step_close(struct rdt_vm *vm)

@@ -21,7 +21,13 @@ bool rdt_step_fault(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 /* KVM has emulated the instruction. Gives back @r, or what is to be returned in its place. */
 int rdt_step_emulated(struct rdt_vm *vm, struct rdt_vcpu *rv, int r);
 
-/* At load: can this CPU do it? */
+/*
+ * The trap is one that shows (VMX without the monitor trap flag): try KVM's emulator
+ * first, step what it cannot do.
+ */
+extern bool rdt_step_reluctant;
+
+/* At load: what can this CPU do? */
 void rdt_step_init(void);
 /* Wait for the step under way; there is none after it. May sleep. */
 void rdt_step_close(struct rdt_vm *vm);
