@@ -67,6 +67,14 @@ def guest_suite(name, hosts, run="", driver="", groups="all attack/all ring3", g
                  needs=(("-C", "selftests/guest"),), **more)
 
 
+def load_suite(name, hosts, long, options, **more):
+    """insmod and rmmod: what must be refused, what must not be left behind."""
+    return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free",
+                 needs=(("-C", "selftests/load"),), files=(
+                     ("selftests/load/load-test", LIB),
+                     ("build/{kernel}/selftests/load/*.ko", LIB)), **more)
+
+
 def suites():
     out = [host_suite(t) for t in host_tests()]
     out += [
@@ -75,11 +83,8 @@ def suites():
         guest_suite("hypercall-door", (), driver="door=hypercall", seconds=120),
         guest_suite("no-integrity-mode", (), driver="integrity=0", seconds=120),
         guest_suite("6.12", (("npt", "6.12"),), run="--smp 2", guest="6.12", seconds=120),
-        Suite("load", f"{LIB}/load-test --guest", NPT, long=NPT, boot="load", module="free",
-              seconds=150, needs=(("-C", "selftests/load"),), files=(
-                  ("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB))),
-        Suite("load-only", f"{LIB}/load-test", EPT, long=EPT, boot="main", module="free",
-              seconds=100, needs=(("-C", "selftests/load"),), files=(
-                  ("selftests/load/load-test", LIB), ("build/{kernel}/selftests/load/*.ko", LIB))),
+        load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
+        load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
+        load_suite("load-only", EPT, EPT, "", boot="main", seconds=60),
     ]
     return out
