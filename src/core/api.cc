@@ -121,6 +121,13 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 	};
 	u32 call = nr - RDT_HC_BASE;
 
+	/* For the kernel only; at the gates the attempt is an alert, too. */
+	if (cpu->cpl || !cpu->va_bits) {
+		if (nr >= RDT_HC_ENTER && nr <= RDT_HC_RESUME)
+			vm.report_gate(*cpu, cpu->cpl ? RDT_GATE_BAD_CPL : RDT_GATE_BAD_STATE);
+		*result = hc_eperm;
+		return RDT_HC_END_RESULT;
+	}
 	if (call < sizeof(args))
 		for (unsigned i = args[call]; i < 4; i++)
 			if (arg[i]) {

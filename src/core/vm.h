@@ -61,6 +61,7 @@ public:
 	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
+	void report_gate(const rdt_cpu &cpu, u8 code);
 	[[nodiscard]] rdt_door at_door(const Vcpu &v, gfn_t gfn) const;
 	rdt_verdict door(Vcpu &v, rdt_door door, rdt_cpu &cpu);
 
@@ -123,7 +124,6 @@ private:
 	void step_release();
 	void step_stop();
 	void report_step(const StepFrames::Frame &f, unsigned word, u8 action, bool event);
-	void report_gate(const rdt_cpu &cpu, u8 code);
 	void report_refused(u16 type, const rdt_cpu *cpu, gpa_t gpa, u64 pages);
 
 	static bool may_only_add(const Range &existing, const Range *wanted, void *ctx);

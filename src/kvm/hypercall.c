@@ -40,7 +40,7 @@ static int ours(struct kvm_vcpu *vcpu, u32 nr)
 	rdt_cpu_load(vcpu, rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT, &cpu);
 	if (vm && !rv)
 		result = -ENOMEM;
-	else if (cpu.cpl || !cpu.va_bits)
+	else if ((cpu.cpl || !cpu.va_bits) && (!vm || nr <= RDT_HC_ATTACH))
 		result = -KVM_EPERM;
 	else if (nr <= RDT_HC_ATTACH && (arg[0] || arg[1] || arg[2] || arg[3]))
 		result = -KVM_EINVAL;
