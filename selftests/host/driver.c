@@ -95,20 +95,6 @@ static void rearm(void)
 		guest_wrmsr(X2APIC_COUNT, timer_period / 2 + (timer_seed >> 33) % timer_period);
 }
 
-static u64 xmm_or(void)
-{
-	u64 all;
-
-	asm volatile("por %%xmm1, %%xmm0; por %%xmm2, %%xmm0; por %%xmm3, %%xmm0;"
-		     "por %%xmm4, %%xmm0; por %%xmm5, %%xmm0; por %%xmm6, %%xmm0;"
-		     "por %%xmm7, %%xmm0; por %%xmm8, %%xmm0; por %%xmm9, %%xmm0;"
-		     "por %%xmm10, %%xmm0; por %%xmm11, %%xmm0; por %%xmm12, %%xmm0;"
-		     "por %%xmm13, %%xmm0; por %%xmm14, %%xmm0; por %%xmm15, %%xmm0;"
-		     "movq %%xmm0, %0" : "=r"(all));
-	return all;
-}
-
-/* Runs with the general registers only: what the inside left in XMM is still there. */
 static u64 on_event(struct trap_frame *f)
 {
 	struct guest_cpu *cpu = this_cpu();
@@ -131,7 +117,6 @@ static u64 on_event(struct trap_frame *f)
 	s->wrong_rip += f->rip != (u64)drv_resume;
 	s->leaked |= f->rax | f->rbx | f->rcx | f->rdx | f->rsi | f->rbp | f->r8 | f->r9 |
 		     f->r10 | f->r11 | f->r12 | f->r13 | f->r14 | f->r15;
-	s->leaked_xmm |= xmm_or();
 	/* Fixed, IF; and RF, which the CPU sets when it delivers a fault. */
 	s->wrong_flags |= f->rflags & ~0x10202ul;
 

@@ -65,7 +65,7 @@ extern struct drv_after drv_after[GUEST_MAX_VCPUS];
 struct drv_seen {
 	u64 count, vector, error, cr2;
 	u64 wrong_rip;			/* not at the stub */
-	u64 leaked, leaked_xmm;		/* registers that were not zero, or'ed */
+	u64 leaked;			/* registers that were not zero, or'ed */
 	u64 wrong_flags;
 	u64 token;			/* of the last */
 	u64 park;			/* set: the handler stops with it, see g_take_over() */

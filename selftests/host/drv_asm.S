@@ -233,9 +233,6 @@ compute:
 	movl	$13, %r13d
 	movl	$14, %r14d
 	movl	$15, %r15d
-	.irp	n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	movq	%rax, %xmm\n
-	.endr
 	clc
 3:	adcq	%r15, %rax
 	rclq	$5, %rax
@@ -255,22 +252,13 @@ compute:
 	adcq	%r12, %r13
 	adcq	%r13, %r14
 	adcq	%r14, %r15
-	movq	%r15, %xmm0
-	.irp	n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14
-	paddq	%xmm0, %xmm\n
-	.endr
-	paddq	%xmm14, %xmm15
 	pushfq
 	subq	$1, 8(%rsp)
 	jz	4f
 	popfq
 	jmp	3b
 4:	popfq
-	.irp	n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
-	paddq	%xmm\n, %xmm0
-	.endr
-	movq	%xmm0, %rax
-	addq	%r15, %rax
+	movq	%r15, %rax
 	popq	%rsi
 	popq	%r15
 	popq	%r14
@@ -284,7 +272,6 @@ event:
 	movq	%rdx, %r8
 	movl	$0x5eed, %r9d
 	movl	$0x1ea5, %ecx
-	movd	%r9d, %xmm7
 	cmpl	$1, %esi
 	jb	e_div
 	je	e_ud2
@@ -319,7 +306,7 @@ e_step:	pushfq
 	andl	$~0x100, (%rsp)
 	popfq
 	subq	$8, %rcx
-e_done:	movd	%xmm7, %eax
+e_done:	movl	%r9d, %eax
 	addq	%r9, %rax
 	addq	%rcx, %rax
 	ret

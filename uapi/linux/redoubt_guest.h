@@ -146,6 +146,11 @@ struct rdt_drv_region {
 /**
  * struct rdt_driver_desc - what the integrity driver is. Fits one page and must
  * not cross one.
+ *
+ * The inside may use the general registers only. Vector and x87 registers hold what
+ * belongs to somebody outside (a process); they pass untouched both ways, also
+ * through an asynchronous exit, whose handler may save them as that process's.
+ *
  * @size: sizeof(struct rdt_driver_desc).
  * @flags: must be zero.
  * @cr3: the driver's own page tables (gpa of the PML4, flags bits zero); every
