@@ -422,7 +422,7 @@ static u64 g_many(u64 gva, u64 n, u64 deny)
 	return bad;
 }
 
-static void test_many(void)
+static void test_one_word(void)
 {
 	uint64_t *counter = vm_host(vm, COUNTERS), writes;
 	uint64_t denied = vm->vcpus * (ROUNDS / 16);
@@ -438,7 +438,11 @@ static void test_many(void)
 	   "A10 step, many vCPUs: each reported once");
 	is(vm_u64(vm, DENY), 0, "A10 step, many vCPUs: the denied page is unchanged");
 
-	/* Each on a page of its own, while the operator takes LOG away and gives it back. */
+}
+
+/* Each on a page of its own, while the operator takes LOG away and gives it back. */
+static void test_comes_and_goes(void)
+{
 	memset(vm_host(vm, COUNTERS), 0, 2 * PAGE_SIZE);
 	for (int i = 0; i < vm->vcpus; i++)
 		vcpu_start(&vm->vcpu[i], g_many, COUNTERS + (i & 1) * PAGE_SIZE + i * 64, ROUNDS, DENY);
@@ -452,7 +456,10 @@ static void test_many(void)
 		   "A10 step while LOG comes and goes: each write once, vCPU %d", i);
 	}
 
-	/* Detach in the middle. */
+}
+
+static void test_detach(void)
+{
 	memset(vm_host(vm, COUNTERS), 0, PAGE_SIZE);
 	for (int i = 0; i < vm->vcpus; i++)
 		vcpu_start(&vm->vcpu[i], g_count, COUNTERS + i * 64, ROUNDS, 0);
@@ -462,8 +469,10 @@ static void test_many(void)
 		is(join(i), ROUNDS, "A10 step: each write once all the same, vCPU %d", i);
 }
 
-int main(void)
+/* test_step [N]: only the part with many vCPUs, N times. */
+int main(int argc, char **argv)
 {
+	int many = argc > 1 ? atoi(argv[1]) : 0;
 	int64_t ret = 0;
 
 	vm = vm_create(RAM, 4, VM_IRQCHIP);
@@ -477,11 +486,17 @@ int main(void)
 	/* The operator's, so that he can take it away. */
 	ret |= rdt_protect(r, COUNTERS, 2, RDT_ACT_LOG, 0);
 	is(ret, 0, "A10 step: set up");
-	for (unsigned int i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
+	for (unsigned int i = 0; !many && i < sizeof(scenarios) / sizeof(scenarios[0]); i++)
 		run_scenario(&scenarios[i]);
-	test_log_and_deny();
-	test_interrupted();
-	test_many();
+	if (!many) {
+		test_log_and_deny();
+		test_interrupted();
+	}
+	do {
+		test_one_word();
+		test_comes_and_goes();
+	} while (--many > 0);
+	test_detach();
 	rdt_close(r);
 	vm_destroy(vm);
 	return tap_end();
