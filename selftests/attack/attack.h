@@ -18,8 +18,8 @@ const char *no_inside(void);
 
 struct page *page_of(const void *va);
 
-/* Calls @target(op, a): -EFAULT when it, or what it jumped to, raised an exception. */
-long call_guarded(unsigned long target, u64 op, u64 a);
+/* Calls @target(op, a, b): -EFAULT when it, or what it jumped to, raised an exception. */
+long call_guarded(unsigned long target, u64 op, u64 a, u64 b);
 int guard_init(void);
 void guard_exit(void);
 

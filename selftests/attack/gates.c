@@ -50,6 +50,8 @@ void attack_gate(struct seq_file *m)
 	attr = hypercall(RDT_HC_QUERY, gpa, 0, 0);
 	refused(m, "RDT_HC_UNPROTECT of kernel text from normal mode",
 		hypercall(RDT_HC_UNPROTECT, gpa & PAGE_MASK, 1, 0));
+	refused(m, "the driver itself, asked through its gate to lift kernel text",
+		call_guarded(symbol("redoubt_guest:rdt_gate"), 3, gpa & PAGE_MASK, 1));
 	/* LOG may be made DENY by anybody, but nothing may be made weaker. */
 	gpa = slow_virt_to_phys((void *)symbol("__start_rodata"));
 	refused(m, "RDT_HC_PROTECT of rodata with a weaker action",
@@ -85,9 +87,9 @@ void attack_gate_mid(struct seq_file *m)
 	u64 before;
 	long ret;
 
-	ret = call_guarded(gate + 1, 1, 0);
+	ret = call_guarded(gate + 1, 1, 0, 0);
 	report(m, ret == -EFAULT, "jump to the gate page, one byte past the gate: %ld", ret);
-	ret = call_guarded(gate + 0x800, 1, 0);
+	ret = call_guarded(gate + 0x800, 1, 0, 0);
 	report(m, ret == -EFAULT, "jump to the middle of the gate page: %ld", ret);
 
 	/*
@@ -99,11 +101,11 @@ void attack_gate_mid(struct seq_file *m)
 		return;
 	}
 	before = READ_ONCE(calls[1]);
-	ret = call_guarded(main, 1, 0);
+	ret = call_guarded(main, 1, 0, 0);
 	report(m, ret == -EFAULT && READ_ONCE(calls[1]) == before,
 	       "driver's text called outside integrity mode: %ld, its data %s", ret,
 	       READ_ONCE(calls[1]) == before ? "unchanged" : "CHANGED");
-	ret = call_guarded(enter, 1, 0);
+	ret = call_guarded(enter, 1, 0, 0);
 	report(m, ret == -EFAULT && READ_ONCE(calls[1]) == before,
 	       "driver's entry called outside integrity mode: %ld, its data %s", ret,
 	       READ_ONCE(calls[1]) == before ? "unchanged" : "CHANGED");
@@ -111,42 +113,69 @@ void attack_gate_mid(struct seq_file *m)
 }
 
 /*
- * Another frame behind the address of the hypercall door, with the attacker's code in
- * it: RIP is right, the guest-physical address is not.
+ * Puts another frame behind @va, whose text is the page's with @code at @at, and calls
+ * @target. Interrupts are off: nobody else runs through this page meanwhile.
  */
-void attack_pgtable_alias(struct seq_file *m)
+static long call_remapped(unsigned long va, unsigned long at, const char *code, unsigned int len,
+			  unsigned long target, u64 arg)
 {
-	unsigned long door = symbol("redoubt_guest:rdt_enter_hc"), va = door & PAGE_MASK;
-	unsigned long behind = symbol("redoubt_guest:rdt_call_behind");
 	unsigned long flags;
 	unsigned int level;
-	struct page *page;
-	pte_t *pte, old;
+	pte_t *pte = lookup_address(va, &level), old;
+	struct page *page = alloc_page(GFP_KERNEL);
+	long ret = -ENOENT;
 	u8 *own;
-	long ret;
 
-	pte = lookup_address(va, &level);
-	page = alloc_page(GFP_KERNEL);
-	if (!pte || level != PG_LEVEL_4K || !page) {
-		report(m, true, "door # SKIP it is not mapped by a page of its own");
-		return;
-	}
-	/* The same door, but what follows returns to the attacker at once. */
+	if (!pte || level != PG_LEVEL_4K || !page)
+		goto out;
 	own = page_address(page);
-	memcpy(own, (void *)va, PAGE_SIZE);
-	memcpy(own + behind - va, "\x41\xff\xe3", 3);	/* jmp *%r11 */
+	memcpy(own, (void *)(va & PAGE_MASK), PAGE_SIZE);
+	memcpy(own + offset_in_page(at), code, len);
 
 	local_irq_save(flags);
 	old = *pte;
-	if (store_plain((u64 *)pte, (pte_val(old) & ~PHYSICAL_PAGE_MASK) | page_to_phys(page))) {
-		ret = -EFAULT;
-	} else {
+	ret = store_plain((u64 *)pte, (pte_val(old) & ~PHYSICAL_PAGE_MASK) | page_to_phys(page));
+	if (!ret) {
 		asm volatile("invlpg (%0)" : : "r" (va) : "memory");
-		ret = call_guarded(behind - 8, 1, 0);
+		ret = call_guarded(target, arg, 0, 0);
 		store_plain((u64 *)pte, pte_val(old));
 		asm volatile("invlpg (%0)" : : "r" (va) : "memory");
 	}
 	local_irq_restore(flags);
-	__free_page(page);
+out:
+	if (page)
+		__free_page(page);
+	return ret;
+}
+
+void attack_pgtable_alias(struct seq_file *m)
+{
+	unsigned long behind = symbol("redoubt_guest:rdt_call_behind");
+	unsigned long gate = symbol("redoubt_guest:rdt_gate");
+	u64 *counter = (u64 *)symbol("redoubt_guest:rdt_inside_data") + 6 + 10 + 1 + 4;
+	u64 before = READ_ONCE(*counter);
+	struct page *page;
+	void *alias;
+	long ret;
+
+	/* The same door, but what follows returns to the attacker: jmp *%r11 */
+	ret = call_remapped(behind - 8, behind, "\x41\xff\xe3", 3, behind - 8, 1);
 	refused(m, "RDT_HC_ENTER at the door's address, another frame behind it", ret);
+
+	/* The attacker's code at the gate's address: incq (%rdi); jmp *%r11 */
+	ret = call_remapped(gate, gate, "\x48\xff\x07\x41\xff\xe3", 6, gate, (u64)counter);
+	report(m, ret == -EFAULT && READ_ONCE(*counter) == before,
+	       "the attacker's code at the gate's address: %ld, the driver's data %s", ret,
+	       READ_ONCE(*counter) == before ? "unchanged" : "CHANGED");
+
+	/* The gate's frame at another address: it may lead in, but only to the gate itself. */
+	page = page_of((void *)gate);
+	alias = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+	if (!alias || !make_nx((unsigned long)alias, false))
+		return report(m, false, "no executable alias");
+	ret = call_guarded((unsigned long)alias + 8, 1, 4, 0);
+	report(m, ret < 0 && READ_ONCE(*counter) == before,
+	       "jump to the gate page by an alias, past the gate: %ld, the driver's data %s", ret,
+	       READ_ONCE(*counter) == before ? "unchanged" : "CHANGED");
+	vunmap(alias);
 }

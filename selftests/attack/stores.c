@@ -123,7 +123,7 @@ static struct notifier_block nb = { .notifier_call = on_die, .priority = INT_MAX
  * Behind the call R11 and the return address mean the same place, so this suits
  * functions and the driver's gate alike; RSP is restored since the gate pops nothing.
  */
-noinline long call_guarded(unsigned long target, u64 op, u64 a)
+noinline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
 {
 	long ret;
 
@@ -136,10 +136,10 @@ noinline long call_guarded(unsigned long target, u64 op, u64 a)
 		     "1:\n"
 		     ANNOTATE_NOENDBR
 		     "movq %[sp], %%rsp\n"
-		     : "=a" (ret), "+D" (op), "+S" (a), [sp] "+m" (guarded_sp),
+		     : "=a" (ret), "+D" (op), "+S" (a), "+d" (b), [sp] "+m" (guarded_sp),
 		       [ip] "+m" (guarded_ip), ASM_CALL_CONSTRAINT
 		     : "a" (target)
-		     : "rbx", "rcx", "rdx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+		     : "rbx", "rcx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
 		       "r15", "memory", "cc");
 	guarded = NULL;
 	return ret;
