@@ -89,7 +89,7 @@ class Ept:
         # quiet: each character on the console costs 4000 instructions. init
         # repeats what the kernel complained of, and raises the level then.
         return (f"console=ttyS0,115200 quiet panic=-1 printk.devkmsg=on tsc_early_khz={IPS // 1000} "
-                "lab.channel=tty:/dev/ttyS1 lab.modules=kvm_intel lab.park=/dev/sr1 "
+                "lab.channel=tty:/dev/ttyS1 lab.modules=kvm_intel,vhost_vsock lab.park=/dev/sr1 "
                 # Bochs logs unaligned addresses to the page-modification log.
                 "kvm_intel.pml=0 " + self.run.args.append).strip()
 

@@ -25,7 +25,7 @@ import bootimage
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-FORMAT = "8"            # part of every layer's hash: raise it when this file changes the layout
+FORMAT = "9"            # part of every layer's hash: raise it when this file changes the layout
 
 # Modules the emulated host carries (with what they depend on). Only those that
 # /etc/modules names are loaded at boot.
@@ -238,9 +238,14 @@ def _module_name(path):
 
 
 def _key(*parts):
-    """Hash of strings and of files' path, size and time."""
+    """Hash of strings and files. The project's own count by content, so that
+    checkouts share a cache; the machine's by path, size and time."""
     h = hashlib.sha256(FORMAT.encode())
     for p in parts:
+        if p.startswith(TOP + "/"):
+            with open(p, "rb") as f:
+                h.update(os.path.relpath(p, TOP).encode() + b"\0" + hashlib.sha256(f.read()).digest())
+            continue
         h.update(p.encode() + b"\0")
         if os.path.exists(p):
             st = os.stat(p)
@@ -315,7 +320,7 @@ def base_layer(cache, kernel):
         tree.file("init", init, 0o755)
         tree.write(path)
     init = f"{HERE}/rootfs/init"
-    key = _key("busybox", "/usr/bin/busybox", agent(cache), kernel.modules + "/modules.dep",
+    key = _key("/usr/bin/busybox", os.path.basename(agent(cache)), kernel.modules + "/modules.dep",
                " ".join(HOST_MODULES), init)
     return cached(cache, f"base-{kernel.series}", key, build)
 
@@ -342,7 +347,7 @@ def guest_layer(cache, guest):
         tree.text("guest/release", guest.release + "\n")
         tree.write(path)
         os.unlink(f"{path}.inner")
-    key = _key(qemu, agent(cache), guest.vmlinuz, guest.modules + "/modules.dep",
+    key = _key(qemu, os.path.basename(agent(cache)), guest.vmlinuz, guest.modules + "/modules.dep",
                " ".join(GUEST_MODULES), f"{HERE}/bootimage.py", f"{HERE}/bootstub.S", *scripts)
     return cached(cache, f"guest-{guest.series}", key, build)
 
