@@ -209,6 +209,40 @@ TEST(A5, BadRequestsFromIntegrityMode)
 	expect_refused(w, w[1], {"unprotect by the other vCPU", unprot, {gpa_of(100), 1}, e_perm, RDT_EV_UNPROTECT}, before);
 }
 
+/* No call is for ring 3, nor for a mode that is not 64-bit; at the gates it is an alert. */
+TEST(A5, CallsThatAreNotTheKernels)
+{
+	World w;
+
+	furnish(w);
+	const Snapshot before = w.snapshot();
+
+	for (int cpl : {0, 1, 2, 3})
+		for (int bits : {48, 0}) {
+			if (cpl == 0 && bits)
+				continue;
+			w[0].cpl = static_cast<u8>(cpl);
+			w[0].va_bits = static_cast<u8>(bits);
+			for (u32 nr = RDT_HC_NODE_ADD; nr <= RDT_HC_RESUME; nr++) {
+				SCOPED_TRACE("ring " + std::to_string(cpl) + ", call " + std::to_string(nr - RDT_HC_BASE));
+				/* Good arguments of each: of a caller who may, they would be done. */
+				const u64 a = nr == RDT_HC_DRIVER ? gpa_of(lay::desc) : gpa_of(50);
+				const bool gate = nr >= RDT_HC_ENTER;
+
+				EXPECT_EQ(w[0].hc(nr, a, nr == RDT_HC_PROTECT || nr == RDT_HC_UNPROTECT,
+						  nr == RDT_HC_PROTECT ? attr(RDT_ACT_DENY) : 0), e_perm);
+				const auto ev = w.host.take_events();
+
+				ASSERT_EQ(ev.size(), gate ? 1u : 0u);
+				if (gate) {
+					EXPECT_EQ(ev[0].type, RDT_EV_GATE);
+					EXPECT_EQ(ev[0].code, cpl ? RDT_GATE_BAD_CPL : RDT_GATE_BAD_STATE);
+				}
+			}
+			EXPECT_EQ(before.diff(w.snapshot()), "");
+		}
+}
+
 /* What normal mode may do: add, and make stronger. */
 TEST(A5, NormalModeAddsAndStrengthens)
 {
