@@ -5,6 +5,9 @@ import re
 RESULT = re.compile(r"(ok|not ok)\b(?: +(\d+))?(?: *-)? *(.*)")
 PLAN = re.compile(r"1\.\.(\d+)(?: *#.*)?")
 SKIP = re.compile(r"(?<!\\)# *skip\b", re.I)
+# TAP: a failure that the test announces, with its reason; shown, counted as skipped
+TODO = re.compile(r"(?<!\\)# *todo\b", re.I)
+TODO = re.compile(r"(?<!\\)# *todo\b", re.I)
 
 
 class Stream:
@@ -22,7 +25,10 @@ class Stream:
         self._seen = 0          # results of the open document
 
     def line(self, text):
-        """("ok" | "not ok" | "skip", name) for a result, else None."""
+        """("ok" | "not ok" | "skip" | "todo", name) for a result, else None.
+
+        skip: could not be tried. todo: not ok, as the test itself expects it to be
+        for now. Both say why, and count neither way."""
         m = RESULT.fullmatch(text)
         if m:
             if self._plan is not None and self._seen == self._plan:
@@ -32,8 +38,12 @@ class Stream:
             if m[2] and int(m[2]) != self._seen:
                 self.faults.append(f"result {self._seen} calls itself {m[2]}")
                 self._seen = int(m[2])
-            skipped = m[1] == "ok" and SKIP.search(m[3])
-            return ("skip" if skipped else m[1]), m[3] or "(no name)"
+            verdict = m[1]
+            if verdict == "ok" and SKIP.search(m[3]):
+                verdict = "skip"
+            elif verdict == "not ok" and TODO.search(m[3]):
+                verdict = "todo"
+            return verdict, m[3] or "(no name)"
         m = PLAN.fullmatch(text)
         if m and m[1] == "0" and SKIP.search(text):
             self.results += 1
