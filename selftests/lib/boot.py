@@ -38,7 +38,7 @@ class Suspect:
         self.stream = Stream()
         self.tail = []
         self.telling = 0                # lines to come of a failure, by the "#" lines behind it
-        self.failed = False
+        self.failed = self.todo = False
 
     def line(self, text):
         result = self.stream.line(text)
@@ -46,12 +46,20 @@ class Suspect:
             self.report.result(self.where, *result)
             self.telling = TELLING if result[0] == "not ok" else 0
             self.failed |= result[0] == "not ok"
+            self.todo |= result[0] == "todo"
+            for said in self.tail[-TELLING:] if self.telling else []:
+                if said.startswith("#"):
+                    self.report.note(self.where, said.lstrip("# "))
             self.tail = []
         elif self.telling and text.startswith("#"):
             self.report.note(self.where, text.lstrip("# "))
             self.telling -= 1
         else:
             self.tail = (self.tail + [text])[-TAIL:]
+
+    def excused(self, status):
+        """Is this exit status what the results make one expect?"""
+        return not status or self.failed or status == 1 and self.todo
 
     def end(self, faults=()):
         """Whatever is wrong with the suite besides its results is one failure more."""
@@ -79,7 +87,7 @@ class Here:
                 log.write(text + "\n")
                 suspect.line(text)
         status = proc.wait()
-        suspect.end([f"exit status {status}"] if status and not suspect.failed else [])
+        suspect.end([] if suspect.excused(status) else [f"exit status {status}"])
 
 
 class Boot:
@@ -192,7 +200,7 @@ class Boot:
     def faults(self, status, took, limit, suspect):
         if limit and status == 137 and took >= limit:
             return [f"no end after {limit} s"]
-        return [f"exit status {status}"] if status and not suspect.failed else []
+        return [] if suspect.excused(status) else [f"exit status {status}"]
 
     def judge_console(self, report, status, outside):
         """What the host's kernel complained of counts against the suite it happened in."""

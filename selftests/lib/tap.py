@@ -5,8 +5,6 @@ import re
 RESULT = re.compile(r"(ok|not ok)\b(?: +(\d+))?(?: *-)? *(.*)")
 PLAN = re.compile(r"1\.\.(\d+)(?: *#.*)?")
 SKIP = re.compile(r"(?<!\\)# *skip\b", re.I)
-# TAP: a failure that the test announces, with its reason; shown, counted as skipped
-TODO = re.compile(r"(?<!\\)# *todo\b", re.I)
 TODO = re.compile(r"(?<!\\)# *todo\b", re.I)
 
 
