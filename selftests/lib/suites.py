@@ -57,12 +57,28 @@ def host_tests():
             for p in sorted(glob.glob(f"{TOP}/selftests/host/test_*.c"))]
 
 
-def host_suite(test, **more):
-    # On EPT the short run has what has been seen to pass there; see Documentation/status.md.
-    hosts = NPT + (EPT_SHORT if test in EPT_SEEN else ())
-    return Suite(f"host/{test}", f"{LIB}/test_{test}", hosts,
+def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="", **more):
+    return Suite(name or f"host/{test}", f"{before}{LIB}/test_{test} {args}{after}", hosts, long,
                  files=((f"build/host-tests/test_{test}", LIB),),
                  needs=(("-C", "selftests/host"),), **more)
+
+
+# Longer than they are in the short run
+HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40"}
+NX = "/sys/module/kvm/parameters/nx_huge_pages"
+
+
+def host_suites():
+    # On EPT the short run has what has been seen to pass there; see Documentation/status.md.
+    out = [host_suite(t, NPT + (EPT_SHORT if t in EPT_SEEN else ())) for t in host_tests()]
+    out += [host_suite(t, (), ALL, name=f"host-long/{t}", args=args, boot="long", seconds=300)
+            for t, args in HOST_LONG.items()]
+    # KVM's answer to the iTLB multihit erratum: no huge page is executable, each is
+    # split when it is fetched from, and split pages get X back.
+    out += [host_suite(t, (), ALL, name=f"host-nx/{t}",
+                       before=f"echo force >{NX} && {{ ", after=f"; s=$?; echo never >{NX}; exit $s; }}")
+            for t in host_tests()]
+    return out
 
 
 def guest_suite(name, hosts, run="", driver="", groups="all attack/all ring3", guest="6.1", **more):
@@ -84,7 +100,7 @@ def load_suite(name, hosts, long, options, **more):
 
 
 def suites():
-    out = [host_suite(t) for t in host_tests()]
+    out = host_suites()
     out += [
         # Longest last: on EPT too they share the boot with the host's tests.
         guest_suite("all", NPT, run="--smp 2", seconds=120),
