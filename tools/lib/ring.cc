@@ -77,13 +77,14 @@ bool EventRing::next(rdt_event &event)
 {
 	// A writer that laps us all the time must not keep us here for ever.
 	for (int tries = 0; tries < 1000; tries++) {
-		// Head before the record: once head has reached next_, that record
-		// was complete, and another number in it means it is overwritten.
-		const uint64_t newest = head();
+		// Not before head has reached it, though the record may be complete:
+		// the module lets nobody have seen more than head. From then on
+		// another number in the record means that it is overwritten.
+		if (head() < next_)
+			return false;
 		const __u64 *rec = record(next_);
-		const uint64_t seq = load_acquire(rec);
 
-		if (seq == next_) {
+		if (load_acquire(rec) == next_) {
 			__u64 copy[words];
 
 			for (size_t i = 0; i < words; i++)
@@ -99,8 +100,6 @@ bool EventRing::next(rdt_event &event)
 				last_ = next_++;
 				return true;
 			}
-		} else if (newest < next_ && seq < next_) {
-			return false;
 		}
 
 		// Overwritten. Go on at the oldest that may still be there.

@@ -526,6 +526,7 @@ TEST_F(Ctl, WatchUnderLoad)
 	};
 	const Result result = run({"watch", "1", "--since", "0", "--json"});
 	guest.join();
+	EXPECT_EQ(result.status, 0) << result.err;
 	uint64_t events = 0, lost = 0, next = 1;
 	for (const json &line : result.objects()) {
 		if (line["kind"] == "event") {
