@@ -125,14 +125,33 @@ struct rdt_fault {
 	rdt_u8 host;		/* no instruction of a vCPU: KVM on its own */
 	rdt_u8 size;		/* bytes, 0 unknown */
 	const void *new_val;	/* up to 8 bytes, NULL unknown */
+	const void *old_val;	/* likewise; NULL: the core reads it */
 };
+
+/**
+ * struct rdt_store - a plain store, as rdt_core_decode_store() reads it.
+ * @address: linear, but for the base of @seg (RDT_SEG_*).
+ * @value: the low @size bytes.
+ * @size: 1, 2, 4 or 8. @len: of the instruction.
+ */
+struct rdt_store {
+	rdt_u64 address;
+	rdt_u64 value;
+	rdt_u8 size;
+	rdt_u8 len;
+	rdt_u8 seg;
+};
+#define RDT_SEG_NONE	0
+#define RDT_SEG_FS	1
+#define RDT_SEG_GS	2
 
 enum rdt_verdict {
 	RDT_V_PASS,		/* KVM goes on as if we were not there */
 	RDT_V_RESUME,		/* re-enter the guest (registers as @cpu says) */
 	RDT_V_GP,		/* nothing changes; #GP(0) */
 	RDT_V_STEP,		/* let the instruction happen and record what it writes:
-				 * rdt_core_step_begin(), or KVM's emulator where that fails */
+				 * rdt_core_stored(), or rdt_core_step_begin(), or KVM's
+				 * emulator where that fails */
 	RDT_V_FREEZE,		/* nothing changes; stop, tell the VMM */
 	RDT_V_AEX,		/* an asynchronous exit was made: see rdt_core_aex() */
 };
@@ -183,6 +202,25 @@ enum rdt_verdict rdt_core_door(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcp
  */
 enum rdt_verdict rdt_core_fault(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
 				const struct rdt_fault *f, struct rdt_cpu *cpu) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_policy_seq - changes with each rule that takes a right away, before
+ * rdt_port_zap() is called for it. Any context.
+ */
+rdt_u32 rdt_core_policy_seq(const struct rdt_core_vm *vm) RDT_NOEXCEPT;
+/**
+ * rdt_core_decode_store - the instruction is a mov of a register or an immediate to
+ * memory: 1, and *@out. 0: another, or one that is not read whole.
+ * @insn: @n bytes at @cpu->rip, the guest's.
+ */
+int rdt_core_decode_store(const rdt_u8 *insn, rdt_u32 n, const struct rdt_cpu *cpu,
+			  struct rdt_store *out) RDT_NOEXCEPT;
+/**
+ * rdt_core_stored - the host has carried out a store that RDT_V_STEP answered.
+ * @f: the fault, with the values.
+ */
+void rdt_core_stored(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, const struct rdt_fault *f,
+		     const struct rdt_cpu *cpu) RDT_NOEXCEPT;
 
 /**
  * rdt_core_step_begin - the vCPU is to run one instruction in RDT_VIEW_STEP.

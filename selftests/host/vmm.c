@@ -397,7 +397,7 @@ void vcpu_explain(struct vcpu *v)
 	if (v->stop == STOP_TRAP) {
 		struct trap_frame *f = vm_host(v->vm, v->value);
 
-		tap_diag("trap %ld error %#lx rip %#lx rsp %#lx rflags %#lx", f->vector, f->error,
+		tap_diag("trap %ld error %#lx cr2 %#llx rip %#lx rsp %#lx rflags %#lx", f->vector, f->error, s.cr2,
 			 f->rip, f->rsp, f->rflags);
 	}
 	if (v->exit == KVM_EXIT_INTERNAL_ERROR) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The core's C face: include/redoubt/port.h. Nothing is decided here. */
+#include "insn.h"
 #include "vm.h"
 
 using namespace redoubt;
@@ -79,6 +80,22 @@ rdt_verdict rdt_core_fault(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault
 rdt_verdict rdt_core_kvm_write(rdt_core_vm *vm, const rdt_fault *f, const rdt_cpu *cpu) noexcept
 {
 	return vm->vm.kvm_write(*f, cpu);
+}
+
+rdt_u32 rdt_core_policy_seq(const rdt_core_vm *vm) noexcept
+{
+	return vm->vm.policy_seq();
+}
+
+int rdt_core_decode_store(const rdt_u8 *insn, rdt_u32 n, const rdt_cpu *cpu, rdt_store *out) noexcept
+{
+	return decode_store(insn, n, *cpu, *out);
+}
+
+void rdt_core_stored(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault *f,
+		     const rdt_cpu *cpu) noexcept
+{
+	vm->vm.stored(vcpu->vcpu, *f, *cpu);
 }
 
 int rdt_core_step_begin(rdt_core_vm *vm, rdt_core_vcpu *vcpu, const rdt_fault *f,

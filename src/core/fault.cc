@@ -161,8 +161,11 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	Rule rule = {};
 	u8 action = find_action(gfn, &rule);
 
-	if (steppable(f, rule, action))
+	if (steppable(f, rule, action)) {
+		if (v)
+			v->stepped = rule;
 		return RDT_V_STEP;
+	}
 	switch (action) {
 	case RDT_ACT_NONE:
 		return RDT_V_PASS;
@@ -173,6 +176,11 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 		report_write(f, &cpu, rule, RDT_ACT_DENY);
 		return RDT_V_GP;
 	}
+}
+
+void Vm::stored(const Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu)
+{
+	report_write(f, &cpu, v.stepped, RDT_ACT_LOG);
 }
 
 rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)

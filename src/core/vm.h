@@ -32,6 +32,7 @@ struct Vcpu {
 	void *hv;
 	u8 view = view_root;
 	Slot *slot = nullptr; /* Running here; set exactly while view is not root */
+	Rule stepped = {};    /* the rule that RDT_V_STEP was answered by */
 };
 
 /* Everything that exists only once a driver is registered. */
@@ -52,6 +53,11 @@ public:
 	[[nodiscard]] int max_level(u8 view, gfn_t gfn, int level) const;
 	rdt_verdict fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu);
 	rdt_verdict kvm_write(const rdt_fault &f, const rdt_cpu *cpu);
+	void stored(const Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu);
+	[[nodiscard]] u32 policy_seq() const
+	{
+		return load_acquire(policy_seq_);
+	}
 	bool may_hold_pv(gpa_t gpa, u64 len);
 	void mapping_changed(gfn_t first, u64 count);
 
@@ -100,6 +106,8 @@ private:
 	/* After a rule has changed: no vCPU keeps a right that it had before. */
 	void zap(gfn_t first, u64 count)
 	{
+		/* Policy lock. Who has not seen this has its store waited for by the zap. */
+		write_once(policy_seq_, policy_seq_ + 1);
 		/* Pairs with the fence in step_grant(). */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		step_.revoke(first, count);
@@ -135,6 +143,7 @@ private:
 	bool corrupt_reported_ = false;
 	bool closing_ = false; /* nobody gets in; see detach() */
 	bool ended_ = false;   /* policy lock */
+	u32 policy_seq_ = 0;   /* rules that took a right away; wraps */
 
 	struct NodePage {
 		NodePage *next;

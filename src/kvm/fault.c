@@ -228,6 +228,7 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 	};
 	bool stepped = false;
 	struct rdt_cpu cpu;
+	u32 seq;
 	int r;
 
 	if (!rv)
@@ -245,6 +246,7 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 	if (f.vectoring)
 		f.soft_len = soft_event_len(vcpu, cpu.rip);
 
+	seq = rdt_core_policy_seq(vm->core);
 	switch (rdt_core_fault(vm->core, rv->core, &f, &cpu)) {
 	case RDT_V_PASS:
 		/* After a step the root is another one than it faulted in. */
@@ -262,6 +264,8 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 		rdt_inject_gp(vcpu);
 		return 1;
 	case RDT_V_STEP:
+		if (!f.walk && !f.vectoring && rdt_store(vm, rv, &f, seq, &cpu, insn, insn_len))
+			return 1;
 		if (unlikely(rdt_step_reluctant) && !f.vectoring) {
 			r = emulate(rv, &f, insn, insn_len);
 			if (!emulation_failed(vcpu, cpu.rip, r))

@@ -350,14 +350,14 @@ static bool reclaim(struct rdt_vcpu *rv)
 		if (cmpxchg(state, RDT_STEP_ON, RDT_STEP_BUSY) == RDT_STEP_ON ||
 		    cmpxchg(state, RDT_STEP_PARKED, RDT_STEP_BUSY) == RDT_STEP_PARKED)
 			return true;
-		/* Pairs with the release in claim(). */
+		/* Pairs with the release in rdt_step_claim(). */
 		if (smp_load_acquire(state) == RDT_STEP_DONE)
 			return false;
 		cond_resched();
 	}
 }
 
-static bool claim(struct rdt_vm *vm, struct rdt_vcpu *rv)
+bool rdt_step_claim(struct rdt_vm *vm, struct rdt_vcpu *rv)
 {
 	struct rdt_vcpu *owner = READ_ONCE(vm->step_owner);
 
@@ -372,6 +372,11 @@ static bool claim(struct rdt_vm *vm, struct rdt_vcpu *rv)
 	WRITE_ONCE(vm->step_owner, rv);
 	smp_store_release(&owner->step.state, RDT_STEP_DONE);
 	return true;
+}
+
+void rdt_step_unclaim(struct rdt_vm *vm)
+{
+	smp_store_release(&vm->step_owner, NULL);
 }
 
 /*
@@ -392,7 +397,7 @@ static u8 finish(struct rdt_vm *vm, struct rdt_vcpu *rv, bool done)
 	atomic_dec(&stepping);
 	WRITE_ONCE(s->state, RDT_STEP_NONE);
 	if (mine)
-		smp_store_release(&vm->step_owner, NULL);
+		rdt_step_unclaim(vm);
 	if (!(out & RDT_STEP_UNDONE))
 		return 0;
 
@@ -434,7 +439,7 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 		requeue_intn(vcpu);
 		return 1;
 	}
-	if (!claim(vm, rv)) {
+	if (!rdt_step_claim(vm, rv)) {
 		/*
 		 * Its owner runs, and is done before long. If it does not (it was preempted in
 		 * our code) it may be by us that it waits for.
@@ -445,7 +450,7 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	}
 	s->tries = 0;
 	if (!rdt_core_step_begin(vm->core, rv->core, f, cpu)) {
-		smp_store_release(&vm->step_owner, NULL);
+		rdt_step_unclaim(vm);
 		return 0;
 	}
 	s->event = f->vectoring;
@@ -862,7 +867,7 @@ void rdt_step_init(void)
 void rdt_step_close(struct rdt_vm *vm)
 {
 	/* A vCPU takes as long as one instruction does, or is parked. */
-	while (!claim(vm, CLOSED) && READ_ONCE(vm->step_owner) != CLOSED)
+	while (!rdt_step_claim(vm, CLOSED) && READ_ONCE(vm->step_owner) != CLOSED)
 		schedule_timeout_uninterruptible(1);
 }
 

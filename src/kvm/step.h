@@ -22,6 +22,21 @@ bool rdt_step_fault(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 int rdt_step_emulated(struct rdt_vm *vm, struct rdt_vcpu *rv, int r);
 
 /*
+ * The right to write to a frame under LOG: while one vCPU steps the others wait. True:
+ * it is ours, and no step of ours is under way; to be given back without sleeping.
+ */
+bool rdt_step_claim(struct rdt_vm *vm, struct rdt_vcpu *rv);
+void rdt_step_unclaim(struct rdt_vm *vm);
+
+/*
+ * store.c: carry out the store that @f was answered with RDT_V_STEP for. @seq:
+ * rdt_core_policy_seq() from before. @insn: the instruction's bytes, if the CPU told.
+ * 1: done or to be tried again, re-enter the guest; 0: not one of the simple kind.
+ */
+int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f, u32 seq,
+	      struct rdt_cpu *cpu, const u8 *insn, int insn_len);
+
+/*
  * The trap is one that shows (VMX without the monitor trap flag): try KVM's emulator
  * first, step what it cannot do.
  */
