@@ -82,7 +82,8 @@ class Ept:
 
     def __init__(self, run):
         self.run = run
-        self.cpu = run.args.cpu or "corei7_skylake_x"
+        # tigerlake has IBT, which 6.12 enforces; 6.1 does not get through its boot there.
+        self.cpu = run.args.cpu or ("corei7_skylake_x" if run.args.kernel == "6.1" else "tigerlake")
         self.logger = None
 
     def kernel_line(self):

@@ -21,8 +21,9 @@ class Npt:
 
     def command(self, path):
         a = self.run.args
-        # Several emulated CPUs run at once only without icount.
-        accel = "tcg,thread=multi" if a.smp > 1 and not a.icount else "tcg,thread=single"
+        # CPUs by turns: with a thread each, QEMU now and then stores the host's registers as
+        # the guest's in the VMCB (Documentation/lab.md).
+        accel = "tcg,thread=multi" if a.mttcg else "tcg,thread=single"
         line = ("console=ttyS0 panic=-1 printk.devkmsg=on "
                 "lab.channel=port:lab lab.modules=kvm_amd " + a.append)
         initrd = f"{self.run.dir}/initrd"

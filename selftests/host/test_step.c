@@ -228,10 +228,13 @@ static void run_scenario(const struct scenario *s)
 	uint64_t result, plain, differ = 0;
 	int dr6_differs = 0;
 
-	pattern(PLAIN_GPA);
+	/* Twice: Bochs has a #DB too many when an access under TF has a nested fault. */
+	for (int i = 0; i < 2; i++) {
+		pattern(PLAIN_GPA);
+		vcpu_call(v, g_begin);
+		plain = vcpu_call(v, s->fn, PLAIN);
+	}
 	pattern(LOG_GPA);
-	vcpu_call(v, g_begin);
-	plain = vcpu_call(v, s->fn, PLAIN);
 	if (!vcpu_done(v)) {
 		vcpu_explain(v);
 		tap_bail("%s does not even run unmonitored", s->name);

@@ -203,17 +203,30 @@ static bool delivers_event(struct kvm_vcpu *vcpu)
 	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
 }
 
-/* KVM's emulator does not know the instruction. Take back what it did about that. */
-static bool emulation_failed(struct kvm_vcpu *vcpu, unsigned long rip, int r)
+/* It happened while an event was delivered, and no instruction could do that again. */
+static int stuck(struct kvm_vcpu *vcpu)
 {
-	struct kvm_queued_exception *e = &vcpu->arch.exception;
+	vcpu->run->exit_reason = KVM_EXIT_INTERNAL_ERROR;
+	vcpu->run->internal.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+	vcpu->run->internal.ndata = 0;
+	return 0;
+}
 
-	if (r ? !e->pending || e->vector != UD_VECTOR || reg_read(vcpu, VCPU_REGS_RIP) != rip
-	      : vcpu->run->exit_reason != KVM_EXIT_INTERNAL_ERROR ||
-		vcpu->run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
-		return false;
-	e->pending = false;
-	return true;
+/* Record what the instruction, or the event's delivery, writes: in its own way each. */
+static int recorded(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f, u32 seq,
+		    struct rdt_cpu *cpu, void *insn, int insn_len)
+{
+	int r;
+
+	if (!f->walk && !f->vectoring && rdt_store(vm, rv, f, seq, cpu, insn, insn_len))
+		return 1;
+	if (rdt_step_begin(vm, rv, f, cpu))
+		return 1;
+	if (f->vectoring)
+		return stuck(rv->kvcpu);
+	r = emulate(rv, f, insn, insn_len);
+	rdt_step_keep_trap(rv->kvcpu);
+	return r;
 }
 
 static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
@@ -264,14 +277,7 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 		rdt_inject_gp(vcpu);
 		return 1;
 	case RDT_V_STEP:
-		if (!f.walk && !f.vectoring && rdt_store(vm, rv, &f, seq, &cpu, insn, insn_len))
-			return 1;
-		if (unlikely(rdt_step_reluctant) && !f.vectoring) {
-			r = emulate(rv, &f, insn, insn_len);
-			if (!emulation_failed(vcpu, cpu.rip, r))
-				return r;
-		}
-		return rdt_step_begin(vm, rv, &f, &cpu) ? 1 : emulate(rv, &f, insn, insn_len);
+		return recorded(vm, rv, &f, seq, &cpu, insn, insn_len);
 	case RDT_V_FREEZE:
 		return rdt_freeze(vcpu);
 	}

@@ -31,13 +31,16 @@ static int __init redoubt_init(void)
 		pr_err("no hardware virtualization\n");
 		return -ENODEV;
 	}
+	if (!rdt_step_possible()) {
+		pr_err("VMX has no virtual NMIs\n");
+		return -EOPNOTSUPP;
+	}
 	kvm_dev = filp_open("/dev/kvm", O_RDWR | O_CLOEXEC, 0);
 	if (IS_ERR(kvm_dev)) {
 		pr_err("/dev/kvm cannot be opened (%ld): is %s loaded?\n", PTR_ERR(kvm_dev),
 		       rdt_is_vmx ? "kvm_intel" : "kvm_amd");
 		return -ENODEV;
 	}
-	rdt_step_init();
 	r = rdt_hooks_install();
 	if (r)
 		goto put;

@@ -37,23 +37,19 @@
  */
 static atomic_t stepping;
 
-/* VMX's monitor trap flag; without it (old CPUs, emulators) TF, as on SVM. */
-static bool has_mtf __ro_after_init;
-bool rdt_step_reluctant __ro_after_init;
-
 /* rdt_vm::step_owner of a VM that begins no more. */
 #define CLOSED ((struct rdt_vcpu *)1)
 
 /* ---- the instruction --------------------------------------------------------- */
 
-/* How single-stepping by TF (SVM) shows in an instruction. */
+/* Stepping by TF, SVM's way and VMX's in need: how that shows in an instruction. */
 enum insn {
 	INSN_PLAIN,
-	INSN_LOADS_TF,	/* iret, popf: TF afterwards is the instruction's */
-	INSN_EMULATE,	/* pushf, syscall: stores TF; mov ss: delays the trap */
+	INSN_POPF,	/* TF afterwards is the instruction's */
+	INSN_IRET,	/* likewise; VMX: and NMIs are unblocked */
+	INSN_EMULATE,	/* pushf, syscall: stores TF; mov ss: delays the trap; VMX: sti, cli */
 	INSN_SYSRET,	/* takes TF from R11, and KVM cannot emulate it */
-	INSN_LOADS_IF,	/* sti, cli; for VMX */
-	INSN_INTN,	/* stores TF; SVM intercepts it, VMX cannot */
+	INSN_INTN,	/* stores TF, and is intercepted */
 };
 
 static unsigned long code_base(struct kvm_vcpu *vcpu, bool code64)
@@ -79,12 +75,14 @@ static enum insn classify(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool
 		case 0xf0: case 0xf2: case 0xf3:
 			*rex_w = false;
 			continue;
-		case 0x9d: case 0xcf:
-			return INSN_LOADS_TF;
-		case 0xfa: case 0xfb:
-			return INSN_LOADS_IF;
+		case 0x9d:
+			return INSN_POPF;
+		case 0xcf:
+			return INSN_IRET;
 		case 0xcd:
 			return INSN_INTN;
+		case 0xfa: case 0xfb:
+			return rdt_is_vmx ? INSN_EMULATE : INSN_PLAIN;
 		case 0x9c:
 			return INSN_EMULATE;
 		case 0x17:
@@ -111,6 +109,7 @@ static enum insn classify(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool
 static bool sysret(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool rex_w)
 {
 	unsigned long rip = vcpu->arch.regs[VCPU_REGS_RCX];
+	struct vmcb *vmcb = vmcb_of(vcpu);
 	u16 cs, ss;
 	u64 star;
 
@@ -120,31 +119,15 @@ static bool sysret(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, bool rex_w)
 	cs = ((star >> 48) + (rex_w ? 16 : 0)) | 3;
 	ss = ((star >> 48) + 8) | 3;
 	/* Flat, present, DPL 3: code and writable data. */
-	if (rdt_is_vmx) {
-		vmwrite(GUEST_CS_SELECTOR, cs);
-		vmwrite(GUEST_CS_BASE, 0);
-		vmwrite(GUEST_CS_LIMIT, ~0u);
-		vmwrite(GUEST_CS_AR_BYTES, rex_w ? 0xa0fb : 0xc0fb);
-		vmwrite(GUEST_SS_SELECTOR, ss);
-		vmwrite(GUEST_SS_BASE, 0);
-		vmwrite(GUEST_SS_LIMIT, ~0u);
-		vmwrite(GUEST_SS_AR_BYTES, 0xc0f3);
-		vmwrite(GUEST_INTERRUPTIBILITY_INFO, vmread(GUEST_INTERRUPTIBILITY_INFO) &
-			~(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS));
-		__clear_bit(VCPU_EXREG_SEGMENTS, (unsigned long *)&vcpu->arch.regs_avail);
-	} else {
-		struct vmcb *vmcb = vmcb_of(vcpu);
-
-		vmcb->save.cs = (struct vmcb_seg){
-			.selector = cs, .attrib = rex_w ? 0xafb : 0xcfb, .limit = ~0u,
-		};
-		vmcb->save.ss = (struct vmcb_seg){
-			.selector = ss, .attrib = 0xcf3, .limit = ~0u,
-		};
-		vmcb->save.cpl = 3;
-		vmcb->control.clean &= ~CLEAN_SEG;
-		vmcb->control.int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
-	}
+	vmcb->save.cs = (struct vmcb_seg){
+		.selector = cs, .attrib = rex_w ? 0xafb : 0xcfb, .limit = ~0u,
+	};
+	vmcb->save.ss = (struct vmcb_seg){
+		.selector = ss, .attrib = 0xcf3, .limit = ~0u,
+	};
+	vmcb->save.cpl = 3;
+	vmcb->control.clean &= ~CLEAN_SEG;
+	vmcb->control.int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
 	reg_write(vcpu, VCPU_REGS_RIP, rex_w ? rip : (u32)rip);
 	kvm_set_rflags(vcpu, (vcpu->arch.regs[VCPU_REGS_R11] & 0x3c7fd7) | X86_EFLAGS_FIXED);
 	return true;
@@ -209,7 +192,7 @@ static void svm_disarm(struct rdt_vcpu *rv, bool done)
 		c->int_state &= ~SVM_INTERRUPT_SHADOW_MASK;
 	if (rdt_member(vcpu, vcpu_svm, nmi_singlestep)) {
 		rdt_member(vcpu, vcpu_svm, nmi_singlestep) = false;
-		if (!s->tf && !(done && s->insn == INSN_LOADS_TF))
+		if (!s->tf && !(done && (s->insn == INSN_POPF || s->insn == INSN_IRET)))
 			vmcb->save.rflags &= ~(u64)X86_EFLAGS_TF;
 		/* KVM may be stepping towards an NMI window: let it look again. */
 		if (vcpu->arch.nmi_pending)
@@ -225,6 +208,20 @@ static u32 *vmx_exec(struct kvm_vcpu *vcpu)
 	return &rdt_member(lv, loaded_vmcs, controls_shadow__exec);
 }
 
+static void vmx_set_flags(struct kvm_vcpu *vcpu, unsigned long flags)
+{
+	vmwrite(GUEST_RFLAGS, flags);
+	__clear_bit(VCPU_EXREG_RFLAGS, (unsigned long *)&vcpu->arch.regs_avail);
+}
+
+/* VMX: is the vCPU single-stepped already, by itself or by a debugger? */
+static bool vmx_traps(struct kvm_vcpu *vcpu)
+{
+	return vmread(GUEST_RFLAGS) & X86_EFLAGS_TF || vcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP;
+}
+
+RDT_IMPORT(kvm_intel, vmx_set_nmi_mask, RDT_VMX);
+
 static void vmx_set_exec(struct kvm_vcpu *vcpu, u32 set, u32 clear)
 {
 	u32 *exec = vmx_exec(vcpu);
@@ -233,14 +230,29 @@ static void vmx_set_exec(struct kvm_vcpu *vcpu, u32 set, u32 clear)
 	vmwrite(CPU_BASED_VM_EXEC_CONTROL, *exec);
 }
 
-static void vmx_set_flags(struct kvm_vcpu *vcpu, unsigned long flags)
+void rdt_step_keep_trap(struct kvm_vcpu *vcpu)
 {
-	vmwrite(GUEST_RFLAGS, flags);
-	__clear_bit(VCPU_EXREG_RFLAGS, (unsigned long *)&vcpu->arch.regs_avail);
+	if (rdt_is_vmx && vcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP)
+		vmx_set_flags(vcpu, vmread(GUEST_RFLAGS) | X86_EFLAGS_TF);
 }
 
 #define SHADOWS	(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
 
+/* A fault has no trap behind it. Bochs says it has. */
+static void vmx_forget_trap(void)
+{
+	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS, 0);
+}
+
+/*
+ * VMX: the NMI window, which opens before any instruction while NMIs are not blocked.
+ * A shadow keeps it shut, and all events off, for one instruction. An event to inject
+ * goes without: there the window opens behind the delivery.
+ *
+ * VM entry takes no shadow together with TF, the guest's or a debugger's. Then that trap
+ * ends the step, with interrupts kept off by IF and NMIs by an NMI; what would show
+ * these is for the emulator.
+ */
 static void vmx_arm(struct rdt_vcpu *rv)
 {
 	struct kvm_vcpu *vcpu = rv->kvcpu;
@@ -251,25 +263,26 @@ static void vmx_arm(struct rdt_vcpu *rv)
 	s->exceptions = vmread(EXCEPTION_BITMAP);
 	vmwrite(EXCEPTION_BITMAP, s->exceptions | EXCEPTIONS);
 	s->intr_state = state;
-	s->tf = flags & X86_EFLAGS_TF;
-	s->shadow = false;
-	if (has_mtf) {
-		vmx_set_exec(vcpu, CPU_BASED_MONITOR_TRAP_FLAG, 0);
-		/*
-		 * VM entry does not take a shadow together with an event, nor with TF
-		 * unless a #DB is pending too.
-		 */
-		s->shadow = !s->event && !s->tf && !(state & SHADOWS);
-		if (s->shadow)
-			vmwrite(GUEST_INTERRUPTIBILITY_INFO, state | GUEST_INTR_STATE_MOV_SS);
-	} else if (s->event) {
-		/* Wide open: the CPU exits before the handler's first instruction. */
-		s->window = *vmx_exec(vcpu) & CPU_BASED_NMI_WINDOW_EXITING;
-		vmx_set_exec(vcpu, CPU_BASED_NMI_WINDOW_EXITING, 0);
-	} else {
-		/* No shadow with TF, so interrupts are kept off by IF and NMIs by an NMI. */
-		vmx_set_flags(vcpu, (flags | X86_EFLAGS_TF) & ~X86_EFLAGS_IF);
+	s->window = *vmx_exec(vcpu) & CPU_BASED_NMI_WINDOW_EXITING;
+	s->tf = !s->event && vmx_traps(vcpu);
+	if (s->tf) {
+		vmx_set_flags(vcpu, (flags | X86_EFLAGS_TF) & ~(unsigned long)X86_EFLAGS_IF);
 		vmwrite(GUEST_INTERRUPTIBILITY_INFO, (state & ~SHADOWS) | GUEST_INTR_STATE_NMI);
+		vmx_forget_trap();
+		return;
+	}
+	vmx_set_exec(vcpu, CPU_BASED_NMI_WINDOW_EXITING, 0);
+	state &= ~GUEST_INTR_STATE_NMI;
+	if (!s->event)
+		state = (state & ~SHADOWS) | GUEST_INTR_STATE_MOV_SS;
+	vmwrite(GUEST_INTERRUPTIBILITY_INFO, state);
+	/* Behind an NMI the window would stay shut: it goes as an exception. */
+	s->nmi = s->event && vcpu->arch.nmi_injected;
+	if (s->nmi) {
+		vcpu->arch.nmi_injected = false;
+		vcpu->arch.exception.injected = true;
+		vcpu->arch.exception.vector = NMI_VECTOR;
+		vcpu->arch.exception.has_error_code = false;
 	}
 }
 
@@ -277,36 +290,26 @@ static void vmx_disarm(struct rdt_vcpu *rv, bool done)
 {
 	struct kvm_vcpu *vcpu = rv->kvcpu;
 	struct rdt_step *s = &rv->step;
-	unsigned long state, flags;
-	bool loads_tf = done && s->insn == INSN_LOADS_TF;
-	bool loads_if = (loads_tf && s->cpl <= (s->rflags >> 12 & 3)) ||
-			(done && s->insn == INSN_LOADS_IF);
+	unsigned long state = vmread(GUEST_INTERRUPTIBILITY_INFO);
 
 	vmwrite(EXCEPTION_BITMAP, s->exceptions);
-	if (has_mtf) {
-		vmx_set_exec(vcpu, 0, CPU_BASED_MONITOR_TRAP_FLAG);
-		if (s->shadow && !done)
-			vmwrite(GUEST_INTERRUPTIBILITY_INFO,
-				vmread(GUEST_INTERRUPTIBILITY_INFO) & ~GUEST_INTR_STATE_MOV_SS);
-	} else if (s->event) {
-		if (!s->window)
-			vmx_set_exec(vcpu, 0, CPU_BASED_NMI_WINDOW_EXITING);
-	} else {
-		flags = vmread(GUEST_RFLAGS);
-		if (!s->tf && !loads_tf)
-			flags &= ~X86_EFLAGS_TF;
-		if (s->rflags & X86_EFLAGS_IF && !loads_if)
-			flags |= X86_EFLAGS_IF;
-		vmx_set_flags(vcpu, flags);
-		state = vmread(GUEST_INTERRUPTIBILITY_INFO);
-		if (!(s->intr_state & GUEST_INTR_STATE_NMI))
-			state &= ~GUEST_INTR_STATE_NMI;
-		if (!done)
-			state |= s->intr_state & SHADOWS;
-		vmwrite(GUEST_INTERRUPTIBILITY_INFO, state);
-		/* What it kept off may come now. */
-		kvm_make_request(KVM_REQ_EVENT, vcpu);
+	if (!s->tf && !s->window)
+		vmx_set_exec(vcpu, 0, CPU_BASED_NMI_WINDOW_EXITING);
+	if (s->tf)
+		vmx_set_flags(vcpu, vmread(GUEST_RFLAGS) | (s->rflags & X86_EFLAGS_IF));
+	if (s->nmi && !done && vcpu->arch.exception.injected) {
+		vcpu->arch.exception.injected = false;
+		vcpu->arch.nmi_injected = true;
 	}
+	if (!s->event && !done)
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
+			(state & ~SHADOWS) | (s->intr_state & SHADOWS));
+	/* KVM keeps a note of it, and may have looked meanwhile. */
+	rdt_call(vmx_set_nmi_mask)(vcpu, (s->nmi && done) ||
+				   (s->intr_state & GUEST_INTR_STATE_NMI &&
+				    !(done && s->insn == INSN_IRET)));
+	/* What was kept off may come now, and KVM may have asked for that window too. */
+	kvm_make_request(KVM_REQ_EVENT, vcpu);
 }
 
 static void disarm(struct rdt_vcpu *rv, bool done)
@@ -414,8 +417,6 @@ static u8 finish(struct rdt_vm *vm, struct rdt_vcpu *rv, bool done)
 	return out;
 }
 
-static void requeue_intn(struct kvm_vcpu *vcpu);
-
 int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f,
 		   const struct rdt_cpu *cpu)
 {
@@ -425,20 +426,17 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 
 	if (vcpu->arch.hflags & HF_GUEST_MASK)
 		return 0;
-	/* The window that would end it does not open before the next IRET. */
-	if (rdt_step_reluctant && f->vectoring &&
-	    (vcpu->arch.nmi_injected || !(vmread(PIN_BASED_VM_EXEC_CONTROL) & PIN_BASED_VIRTUAL_NMIS) ||
-	     vmread(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI))
-		return 0;
-	s->insn = has_mtf || f->vectoring ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
+	s->insn = f->vectoring ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
+	if (rdt_is_vmx && !f->vectoring && vmx_traps(vcpu)) {
+		if (s->insn != INSN_PLAIN)
+			return 0;
+	} else if (rdt_is_vmx && s->insn != INSN_IRET) {
+		s->insn = INSN_PLAIN;
+	}
 	if (s->insn == INSN_EMULATE)
 		return 0;
 	if (s->insn == INSN_SYSRET && sysret(vcpu, cpu, rex_w))
 		return 1;
-	if (s->insn == INSN_INTN && rdt_is_vmx) {
-		requeue_intn(vcpu);
-		return 1;
-	}
 	if (!rdt_step_claim(vm, rv)) {
 		/*
 		 * Its owner runs, and is done before long. If it does not (it was preempted in
@@ -457,7 +455,6 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	s->rip = cpu->rip;
 	s->rsp = cpu->rsp;
 	s->rflags = cpu->rflags;
-	s->cpl = cpu->cpl;
 	memcpy(s->gpr, vcpu->arch.regs, sizeof(s->gpr));
 	if (rdt_is_vmx)
 		vmx_arm(rv);
@@ -478,11 +475,12 @@ bool rdt_step_fault(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 
 	/* Parked meanwhile: it is not armed any more, and cannot go on. */
 	if (cmpxchg(&s->state, RDT_STEP_ON, RDT_STEP_BUSY) == RDT_STEP_ON) {
-		if ((!rdt_step_reluctant || s->event == f->vectoring) &&
-		    rdt_core_step_grant(vm->core, f)) {
+		if ((!rdt_is_vmx || s->event == f->vectoring) && rdt_core_step_grant(vm->core, f)) {
 			s->event = f->vectoring;
 			if (!rdt_is_vmx)
 				svm_point(rv);
+			else if (s->tf)
+				vmx_forget_trap();
 			smp_store_release(&s->state, RDT_STEP_ON);
 			return true;
 		}
@@ -526,7 +524,7 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 {
 	struct kvm_vcpu_arch *a = &vcpu->arch;
 	struct vmcb_save_area *save;
-	bool soft = rdt_is_vmx || boot_cpu_has(X86_FEATURE_NRIPS);
+	bool soft = boot_cpu_has(X86_FEATURE_NRIPS);
 	unsigned int gate = a->efer & EFER_LMA ? 16 : 8;
 	u8 type;
 	gpa_t gpa;
@@ -547,7 +545,6 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 		}
 		reg_write(vcpu, VCPU_REGS_RIP, a->regs[VCPU_REGS_RIP] + len);
 	}
-	a->event_exit_inst_len = len;
 	a->interrupt.injected = true;
 	a->interrupt.soft = soft;
 	a->interrupt.nr = vector;
@@ -558,8 +555,7 @@ static void queue_intn(struct kvm_vcpu *vcpu, u8 vector, int len)
 static void requeue_intn(struct kvm_vcpu *vcpu)
 {
 	bool code64 = vcpu->arch.efer & EFER_LMA &&
-		      (rdt_is_vmx ? vmread(GUEST_CS_AR_BYTES) & BIT(13)
-				  : vmcb_of(vcpu)->save.cs.attrib & SVM_SELECTOR_L_MASK);
+		      vmcb_of(vcpu)->save.cs.attrib & SVM_SELECTOR_L_MASK;
 	u8 insn[15];
 	int i, n = rdt_fetch(vcpu, reg_read(vcpu, VCPU_REGS_RIP) + code_base(vcpu, code64), insn,
 			     sizeof(insn));
@@ -715,10 +711,8 @@ static enum seen vmx_seen(struct rdt_vcpu *rv, u32 info)
 	if (reason & VMX_EXIT_REASONS_FAILED_VMENTRY)
 		return SEEN_OTHER;
 	switch ((u16)reason) {
-	case EXIT_REASON_MONITOR_TRAP_FLAG:
-		return rv->step.event ? SEEN_DELIVERED : SEEN_TRAP;
 	case EXIT_REASON_NMI_WINDOW:
-		return rv->step.event && rdt_step_reluctant ? SEEN_DELIVERED : SEEN_OTHER;
+		return rv->step.event ? SEEN_DELIVERED : rv->step.tf ? SEEN_OTHER : SEEN_TRAP;
 	case EXIT_REASON_EPT_VIOLATION:
 	case EXIT_REASON_EPT_MISCONFIG:		/* MMIO: kvm_mmu_page_fault() */
 		return SEEN_FAULT;
@@ -729,8 +723,7 @@ static enum seen vmx_seen(struct rdt_vcpu *rv, u32 info)
 	case EXIT_REASON_EXCEPTION_NMI:
 		if ((info & INTR_INFO_INTR_TYPE_MASK) == INTR_TYPE_NMI_INTR)
 			return SEEN_HOST;
-		if (rdt_step_reluctant && !rv->step.event && (info & 31) == DB_VECTOR &&
-		    vmread(EXIT_QUALIFICATION) & DR6_BS)
+		if (rv->step.tf && (info & 31) == DB_VECTOR && vmread(EXIT_QUALIFICATION) & DR6_BS)
 			return SEEN_TRAP;
 		return rv->step.exceptions & BIT(info & 31) ? SEEN_OTHER : SEEN_EXCEPTION;
 	}
@@ -743,19 +736,13 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	struct rdt_step *s = &rv->step;
 	u32 info = vmread(VM_EXIT_INTR_INFO);
 	enum seen seen = vmx_seen(rv, info);
-	unsigned long dr6 = seen == SEEN_TRAP ? vmread(EXIT_QUALIFICATION) : 0;
 	bool done;
 	u8 out;
 
 	if (s->armed && (seen == SEEN_HOST || seen == SEEN_FAULT))
 		return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
 
-	/* Without the shadow KVM may have injected an event, and that trapped. */
-	if (seen == SEEN_TRAP && has_mtf && !s->shadow)
-		done = reg_read(vcpu, VCPU_REGS_RIP) - s->rip <= 15 && moved(rv);
-	else
-		done = seen == SEEN_TRAP || seen == SEEN_DELIVERED ||
-		       (seen != SEEN_EXCEPTION && moved(rv));
+	done = seen == SEEN_TRAP || seen == SEEN_DELIVERED || (seen != SEEN_EXCEPTION && moved(rv));
 	out = finish(vm, rv, done);
 	if (out)
 		return out & RDT_STEP_FREEZE ? rdt_freeze(vcpu) : 1;
@@ -766,11 +753,9 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 			vmread(EXIT_QUALIFICATION));
 		return 1;
 	}
-	if (seen == SEEN_TRAP && !has_mtf &&
+	if (seen == SEEN_TRAP && s->tf &&
 	    !(vcpu->guest_debug & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP))) {
-		dr6 = guest_db(rv, dr6);
-		if (dr6)
-			kvm_queue_exception_p(vcpu, DB_VECTOR, dr6);
+		kvm_queue_exception_p(vcpu, DB_VECTOR, guest_db(rv, vmread(EXIT_QUALIFICATION)));
 		return 1;
 	}
 	/* The root of the view it happened in is gone: let it happen again. */
@@ -854,14 +839,13 @@ static void hook_kvm_mmu_free_obsolete_roots(struct kvm_vcpu *vcpu)
 
 /* ---- lifetimes --------------------------------------------------------------------- */
 
-void rdt_step_init(void)
+bool rdt_step_possible(void)
 {
 	u32 low, high;
 
 	/* The high half is what may be set. */
-	has_mtf = rdt_is_vmx && !rdmsr_safe(MSR_IA32_VMX_PROCBASED_CTLS, &low, &high) &&
-		  high & CPU_BASED_MONITOR_TRAP_FLAG;
-	rdt_step_reluctant = rdt_is_vmx && !has_mtf;
+	return !rdt_is_vmx || (!rdmsr_safe(MSR_IA32_VMX_PINBASED_CTLS, &low, &high) &&
+			       high & PIN_BASED_VIRTUAL_NMIS);
 }
 
 void rdt_step_close(struct rdt_vm *vm)

@@ -36,14 +36,11 @@ void rdt_step_unclaim(struct rdt_vm *vm);
 int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f, u32 seq,
 	      struct rdt_cpu *cpu, const u8 *insn, int insn_len);
 
-/*
- * The trap is one that shows (VMX without the monitor trap flag): try KVM's emulator
- * first, step what it cannot do.
- */
-extern bool rdt_step_reluctant;
+/* KVM's emulator drops a debugger's TF with RFLAGS: put it back. */
+void rdt_step_keep_trap(struct kvm_vcpu *vcpu);
 
-/* At load: what can this CPU do? */
-void rdt_step_init(void);
+/* At load: VMX without virtual NMIs cannot. */
+bool rdt_step_possible(void);
 /* Wait for the step under way; there is none after it. May sleep. */
 void rdt_step_close(struct rdt_vm *vm);
 /* A vCPU of a VM without vCPUs. */
