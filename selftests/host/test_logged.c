@@ -129,7 +129,8 @@ static void *kick(void *arg)
 		for (int i = 0; i < 4; i++)
 			if (vm->vcpu[i].thread)
 				pthread_kill(vm->vcpu[i].thread, SIGUSR1);
-		usleep(300);
+		/* Bochs would do nothing else. */
+		usleep(guest_is_intel ? 5000 : 300);
 	}
 	return NULL;
 }

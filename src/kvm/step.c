@@ -264,6 +264,7 @@ static void vmx_arm(struct rdt_vcpu *rv)
 	vmwrite(EXCEPTION_BITMAP, s->exceptions | EXCEPTIONS);
 	s->intr_state = state;
 	s->window = *vmx_exec(vcpu) & CPU_BASED_NMI_WINDOW_EXITING;
+	s->nmi = false;
 	s->tf = !s->event && vmx_traps(vcpu);
 	if (s->tf) {
 		vmx_set_flags(vcpu, (flags | X86_EFLAGS_TF) & ~(unsigned long)X86_EFLAGS_IF);
@@ -479,8 +480,6 @@ bool rdt_step_fault(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 			s->event = f->vectoring;
 			if (!rdt_is_vmx)
 				svm_point(rv);
-			else if (s->tf)
-				vmx_forget_trap();
 			smp_store_release(&s->state, RDT_STEP_ON);
 			return true;
 		}
@@ -739,8 +738,11 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	bool done;
 	u8 out;
 
-	if (s->armed && (seen == SEEN_HOST || seen == SEEN_FAULT))
+	if (s->armed && (seen == SEEN_HOST || seen == SEEN_FAULT)) {
+		if (seen == SEEN_FAULT && s->tf)
+			vmx_forget_trap();
 		return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
+	}
 
 	done = seen == SEEN_TRAP || seen == SEEN_DELIVERED || (seen != SEEN_EXCEPTION && moved(rv));
 	out = finish(vm, rv, done);
