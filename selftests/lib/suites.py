@@ -13,11 +13,6 @@ BOTH = ("6.1", "6.12")
 ALL = tuple((arch, kernel) for arch in ("ept", "npt") for kernel in BOTH)
 NPT = tuple(host for host in ALL if host[0] == "npt")
 EPT = tuple(host for host in ALL if host[0] == "ept")
-# What has been seen to pass there, in the short run
-EPT_SHORT = {
-    "6.1": ("hypercall", "write"),
-    "6.12": ("hypercall", "logged", "write"),
-}
 
 # Where suites find their files in the host
 LIB = "/usr/local/lib/redoubt"
@@ -71,8 +66,7 @@ NX = "/sys/module/kvm/parameters/nx_huge_pages"
 
 
 def host_suites():
-    out = [host_suite(t, NPT + tuple(("ept", k) for k in BOTH if t in EPT_SHORT[k]))
-           for t in host_tests()]
+    out = [host_suite(t) for t in host_tests()]
     out += [host_suite(t, (), ALL, name=f"host-long/{t}", args=args, boot="long", seconds=300)
             for t, args in HOST_LONG.items()]
     # KVM's answer to the iTLB multihit erratum: no huge page is executable, each is
