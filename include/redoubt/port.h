@@ -58,6 +58,12 @@ void rdt_port_release(void *host, void *cookie);
 /* Copy guest memory. 0 or -1. May sleep. */
 int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len);
 
+/*
+ * The same for up to 8 bytes in one page, in an exit of a vCPU or inside kvm->srcu. -1 also
+ * when they are not in memory just now. Does not sleep.
+ */
+int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len);
+
 /* Walk the vCPU's current page tables for a supervisor fetch; ~0 when not mapped. */
 rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva);
 

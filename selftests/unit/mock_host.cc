@@ -273,6 +273,11 @@ int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 	return of(host).read(gpa, to, len) ? 0 : -1;
 }
 
+int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+{
+	return rdt_port_read(host, gpa, to, len);
+}
+
 rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)
 {
 	const auto &pages = static_cast<MockHv *>(hv)->pages;

@@ -47,7 +47,8 @@ void Vm::report_write(const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule, 
 	}
 	if (f.old_val)
 		__builtin_memcpy(&old_val, f.old_val, n);
-	if (f.old_val || !rdt_port_read(host_, f.gpa, &old_val, n)) {
+	if (f.old_val || !rdt_port_peek(host_, f.gpa, &old_val, n) ||
+	    !rdt_port_read(host_, f.gpa, &old_val, n)) {
 		ev.old_val = old_val;
 		ev.flags |= RDT_EVF_OLD;
 	}

@@ -229,10 +229,9 @@ static int recorded(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 	return r;
 }
 
-static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
-		   int insn_len, u8 access)
+static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec,
+		   void *insn, int insn_len, u8 access)
 {
-	struct rdt_vcpu *rv = rdt_vcpu_get(vm, vcpu);
 	struct rdt_fault f = {
 		.gpa = gpa,
 		.access = access,
@@ -244,6 +243,8 @@ static int refused(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, 
 	u32 seq;
 	int r;
 
+	if (!rv)
+		rv = rdt_vcpu_get(vm, vcpu);
 	if (!rv)
 		return -ENOMEM;
 	atomic64_inc(&vm->faults);
@@ -356,7 +357,7 @@ static noinline int attached_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa
 	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
 	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & access))
 		goto pass;
-	r = refused(vm, vcpu, gpa, ec, insn, insn_len, access);
+	r = refused(vm, rv, vcpu, gpa, ec, insn, insn_len, access);
 	goto out;
 pass:
 	r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);

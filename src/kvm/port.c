@@ -5,6 +5,7 @@
 #include <linux/mm.h>
 #include <linux/random.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 
 #include "hook.h"
 
@@ -119,6 +120,30 @@ int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 	idx = srcu_read_lock(&vm->kvm->srcu);
 	r = kvm_read_guest(vm->kvm, gpa, to, len);
 	srcu_read_unlock(&vm->kvm->srcu, idx);
+	return r ? -1 : 0;
+}
+
+int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+{
+	struct rdt_vm *vm = host;
+	unsigned long hva;
+	u64 word;
+	int r;
+
+	if (current->mm != vm->kvm->mm)
+		return -1;
+	hva = gfn_to_hva(vm->kvm, gpa_to_gfn(gpa));
+	if (kvm_is_error_hva(hva))
+		return -1;
+	hva += offset_in_page(gpa);
+	pagefault_disable();
+	if (len == sizeof(word)) {
+		r = __get_user(word, (u64 __user *)hva);
+		memcpy(to, &word, sizeof(word));
+	} else {
+		r = __copy_from_user_inatomic(to, (void __user *)hva, len);
+	}
+	pagefault_enable();
 	return r ? -1 : 0;
 }
 
