@@ -90,7 +90,7 @@ def guest_suite(name, hosts, run="", driver="", groups="all attack/all ring3", g
 
 def load_suite(name, hosts, long, options, **more):
     """insmod and rmmod: what must be refused, what must not be left behind."""
-    return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free",
+    return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free", lab=("--smp", "1"),
                  needs=(("-C", "selftests/load"),), files=(
                      ("selftests/load/load-test", LIB),
                      ("build/{kernel}/selftests/load/*.ko", LIB)), **more)
@@ -99,7 +99,6 @@ def load_suite(name, hosts, long, options, **more):
 def suites():
     out = host_suites()
     out += [
-        # Longest last: on EPT too they share the boot with the host's tests.
         guest_suite("all", NPT, run="--smp 2", seconds=120),
         guest_suite("hypercall-door", (), driver="door=hypercall", seconds=120),
         guest_suite("no-integrity-mode", (), driver="integrity=0", seconds=120),
