@@ -630,7 +630,11 @@ static void test_tokens(void)
 	is(hc(RDT_HC_RESUME, token[0], 0, 1), -EINVAL, "B9 resume with a third argument");
 	is(rdt_info(r).slots_busy, DRV_SLOTS, "B9 all still wait");
 
-	is(hc(RDT_HC_RESUME, token[0], RDT_RESUME_DROP, 0), 0, "B9 drop one");
+	if (!is(hc(RDT_HC_RESUME, token[0], RDT_RESUME_DROP, 0), 0, "B9 drop one"))
+		for (int i = 0; i < DRV_SLOTS; i++)
+			tap_diag("frame %#lx vector %ld rip %#lx token %#lx", frame[i],
+				 ((struct trap_frame *)vm_host(vm, frame[i]))->vector,
+				 ((struct trap_frame *)vm_host(vm, frame[i]))->rip, token[i]);
 	is(rdt_info(r).slots_busy, DRV_SLOTS - 1, "B9 its slot is free");
 	rdt_drain(r);
 	is(hc(RDT_HC_RESUME, token[0], RDT_RESUME_DROP, 0), -EINVAL, "B9 drop it twice");
