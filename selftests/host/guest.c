@@ -55,6 +55,13 @@ u64 g_store(u64 gva, u64 value)
 	return guest_try_store(gva, value);
 }
 
+u64 g_read_all(u64 gva, u64 pages)
+{
+	for (u64 i = 0; i < pages; i++)
+		(void)*(volatile u64 *)(gva + i * PAGE_SIZE);
+	return pages;
+}
+
 u64 g_node_add(u64 gpa, u64 count)
 {
 	s64 ret = 0;

@@ -138,6 +138,7 @@ u64 guest_user_call(u64 (*fn)(u64), u64 arg);
 /* guest.c: functions for vcpu_call(). */
 u64 g_hc(u64 nr, u64 a, u64 b, u64 c);		/* fourth argument 0 */
 u64 g_load(u64 gva);
+u64 g_read_all(u64 gva, u64 pages);		/* read each */
 u64 g_store(u64 gva, u64 value);		/* the vector or -1 */
 u64 g_node_add(u64 gpa, u64 count);		/* last result */
 u64 g_gp_count(void);				/* #GP so far on this vCPU */

@@ -21,6 +21,7 @@
 #define RAM	(32ul << 20)
 #define NODES	GUEST_FREE
 #define TARGET	(GUEST_FREE + 0x100000)
+#define PAGES	4096
 #define VMS	2
 #define CALLERS	3
 
@@ -70,6 +71,8 @@ static void *maker(void *arg)
 				__atomic_fetch_add(&unexpected, 1, __ATOMIC_RELAXED);
 			}
 		}
+		/* It ends while the operator changes rules of much that is mapped. */
+		vcpu_call(v, g_read_all, TARGET, PAGES);
 		__atomic_store_n(&vm_fd[nr], -1, __ATOMIC_RELEASE);
 		vm_destroy(vm);
 	}
@@ -80,8 +83,6 @@ static void use(int fd, unsigned int *seed)
 {
 	struct rdt_region entry[8];
 	struct rdt_regions l = { .nr = 8, .entries = (uintptr_t)entry };
-	struct rdt_protect p = { .gpa = TARGET + rand_r(seed) % 64 * PAGE_SIZE, .pages = 1,
-				 .action = rand_r(seed) % 3 };
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	struct rdt_vm_info info;
 	uint64_t seq = 0;
@@ -89,8 +90,16 @@ static void use(int fd, unsigned int *seed)
 
 	note(INFO, ioctl(fd, RDT_VM_INFO, &info), 0, 0, 0);
 	note(REGIONS, ioctl(fd, RDT_VM_REGIONS, &l), ENODEV, 0, 0);
-	/* No node page yet; no such range; the VM is gone, and its memory with it. */
-	note(PROTECT, ioctl(fd, RDT_VM_PROTECT, &p), ENODEV, p.action ? ENOMEM : ENOENT, EFAULT);
+	for (int i = 0; i < 8; i++) {
+		/* Now and then so much that the zap gives up KVM's lock on the way. */
+		struct rdt_protect p = { .gpa = TARGET + rand_r(seed) % 64 * PAGE_SIZE,
+					 .pages = rand_r(seed) % 2 ? 1 : PAGES,
+					 .action = rand_r(seed) % 3 };
+
+		/* No node page yet; no such range; the VM is gone, and its memory with it. */
+		note(PROTECT, ioctl(fd, RDT_VM_PROTECT, &p), ENODEV, p.action ? ENOMEM : ENOENT,
+		     EFAULT);
+	}
 	seq = info.events;
 	note(SEEN, ioctl(fd, RDT_VM_SEEN, &seq), 0, 0, 0);
 	note(POLL, poll(&poll_fd, 1, rand_r(seed) % 3), 0, 0, 0);
@@ -98,7 +107,7 @@ static void use(int fd, unsigned int *seed)
 	note(MAP, map == MAP_FAILED ? -1 : 0, 0, 0, 0);
 	if (map != MAP_FAILED)
 		munmap(map, PAGE_SIZE);
-	if (rand_r(seed) % 4 == 0)
+	if (rand_r(seed) % 16 == 0)
 		note(DETACH, ioctl(fd, RDT_VM_DETACH, 0), ENODEV, 0, 0);
 }
 

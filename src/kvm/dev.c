@@ -128,6 +128,8 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 	struct rdt_file *file = f->private_data;
 	struct rdt_vm *vm = file->vm;
 	void __user *arg = (void __user *)param;
+	struct kvm *kvm;
+	long ret;
 
 	switch (cmd) {
 	case RDT_VM_INFO:
@@ -142,19 +144,22 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 		return -ENOTTY;
 	}
 
-	/* It may still end under us; then the core or rdt_vm_detach() says so. */
-	if (READ_ONCE(vm->dead))
+	kvm = rdt_vm_hold(vm);
+	if (!kvm)
 		return -ENODEV;
 	switch (cmd) {
 	case RDT_VM_REGIONS:
-		return rdt_fd_regions(vm, arg);
+		ret = rdt_fd_regions(vm, arg);
+		break;
 	case RDT_VM_PROTECT:
-		return rdt_fd_protect(vm, arg);
+		ret = rdt_fd_protect(vm, arg);
+		break;
 	default:
-		if (param)
-			return rdt_refuse("RDT_VM_DETACH", "takes no argument");
-		return rdt_vm_detach(vm);
+		ret = param ? rdt_refuse("RDT_VM_DETACH", "takes no argument") :
+			      rdt_vm_detach(vm);
 	}
+	kvm_put_kvm(kvm);
+	return ret;
 }
 
 static __poll_t rdt_fd_poll(struct file *f, poll_table *table)

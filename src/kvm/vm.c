@@ -189,9 +189,25 @@ static void retire(struct rdt_vm *vm)
 	module_put(THIS_MODULE);
 }
 
+/*
+ * From its last reference on KVM counts on nobody to change the VM's tables, and the
+ * hook that tells us of its end comes only after that. So whoever does on behalf of
+ * an operator holds it. Put it without any lock: that may be the end of the VM.
+ */
+struct kvm *rdt_vm_hold(struct rdt_vm *vm)
+{
+	struct kvm *kvm = NULL;
+
+	mutex_lock(&vm->lock);
+	if (!vm->dead && kvm_get_kvm_safe(vm->kvm))
+		kvm = vm->kvm;
+	mutex_unlock(&vm->lock);
+	return kvm;
+}
+
 int rdt_vm_detach(struct rdt_vm *vm)
 {
-	struct kvm *kvm;
+	struct kvm *kvm = vm->kvm;
 	int r;
 
 	/* Refuses while a thread of the guest is inside, and lets none in any more. */
@@ -202,8 +218,7 @@ int rdt_vm_detach(struct rdt_vm *vm)
 	rdt_step_close(vm);
 	mutex_lock(&rdt_vms_lock);
 	mutex_lock(&vm->lock);
-	kvm = vm->kvm;
-	if (vm->dead || !kvm_get_kvm_safe(kvm)) {
+	if (vm->dead) {
 		mutex_unlock(&vm->lock);
 		mutex_unlock(&rdt_vms_lock);
 		return -ENODEV;
@@ -219,7 +234,6 @@ int rdt_vm_detach(struct rdt_vm *vm)
 	/* But the one at kvm_arch_vcpu_put(). */
 	synchronize_rcu();
 	retire(vm);
-	kvm_put_kvm(kvm);
 	return 0;
 }
 
