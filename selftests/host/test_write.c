@@ -345,14 +345,7 @@ static void try_form(const struct form *f, uint64_t offset)
 	got = vcpu_call(v, f->fn, LOG + offset);
 	if (!done(name))
 		return;
-	/*
-	 * QEMU with several CPUs loses the flags of an atomic across a border when TF is
-	 * set, also that of KVM_GUESTDBG_SINGLESTEP.
-	 */
-	if (f->lock && offset != 0x40 && !guest_is_intel && sysconf(_SC_NPROCESSORS_ONLN) > 1)
-		tap_skip("%s: registers and flags: the emulator's split locks", name);
-	else
-		is(got, want, "%s: registers and flags", name);
+	is(got, want, "%s: registers and flags", name);
 	ok(!memcmp(vm_host(vm, LOG - PAGE_SIZE), vm_host(vm, PLAIN), 4 * PAGE_SIZE),
 	   "%s: memory", name);
 	count = events(RDT_EV_WRITE) - count;

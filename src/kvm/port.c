@@ -123,19 +123,13 @@ int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 	return r ? -1 : 0;
 }
 
-int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+bool rdt_peek(unsigned long hva, void *to, u32 len)
 {
-	struct rdt_vm *vm = host;
-	unsigned long hva;
 	u64 word;
 	int r;
 
-	if (current->mm != vm->kvm->mm)
-		return -1;
-	hva = gfn_to_hva(vm->kvm, gpa_to_gfn(gpa));
 	if (kvm_is_error_hva(hva))
-		return -1;
-	hva += offset_in_page(gpa);
+		return false;
 	pagefault_disable();
 	if (len == sizeof(word)) {
 		r = __get_user(word, (u64 __user *)hva);
@@ -144,7 +138,17 @@ int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 		r = __copy_from_user_inatomic(to, (void __user *)hva, len);
 	}
 	pagefault_enable();
-	return r ? -1 : 0;
+	return !r;
+}
+
+int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
+{
+	struct rdt_vm *vm = host;
+
+	if (current->mm != vm->kvm->mm ||
+	    !rdt_peek(gfn_to_hva(vm->kvm, gpa_to_gfn(gpa)) + offset_in_page(gpa), to, len))
+		return -1;
+	return 0;
 }
 
 rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)

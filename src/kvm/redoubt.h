@@ -163,6 +163,10 @@ extern u32 rdt_policy;			/* RDT_POLICY_*; READ_ONCE */
 int rdt_dev_init(void);
 void rdt_dev_exit(void);
 
+/* ---- port.c ------------------------------------------------------------------ */
+/* Read the VMM's memory without waiting for it; false: it is not there now. */
+bool rdt_peek(unsigned long hva, void *to, u32 len);
+
 /* ---- cpu.c: registers and views of a vCPU -------------------------------- */
 extern bool rdt_is_vmx;
 void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu);

@@ -427,12 +427,15 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 
 	if (vcpu->arch.hflags & HF_GUEST_MASK)
 		return 0;
-	s->insn = f->vectoring ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
-	if (rdt_is_vmx && !f->vectoring && vmx_traps(vcpu)) {
-		if (s->insn != INSN_PLAIN)
+	s->insn = INSN_PLAIN;
+	if (!rdt_is_vmx && !f->vectoring) {
+		s->insn = classify(vcpu, cpu, &rex_w);
+	} else if (!f->vectoring && vmx_traps(vcpu)) {
+		if (classify(vcpu, cpu, &rex_w) != INSN_PLAIN)
 			return 0;
-	} else if (rdt_is_vmx && s->insn != INSN_IRET) {
-		s->insn = INSN_PLAIN;
+	} else if (!f->vectoring && vmread(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI &&
+		   classify(vcpu, cpu, &rex_w) == INSN_IRET) {
+		s->insn = INSN_IRET;
 	}
 	if (s->insn == INSN_EMULATE)
 		return 0;

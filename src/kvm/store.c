@@ -20,18 +20,10 @@
 #define PTE_PS	BIT_ULL(7)
 #define PTE_PFN	GENMASK_ULL(51, 12)
 
-/* The VMM's memory is not waited for: what is not there is left to the slow ways. */
-static bool read_entry(struct kvm_vcpu *vcpu, gpa_t gpa, u64 *entry)
+/* What is not there now is left to the slow ways. */
+static bool peek(struct kvm_vcpu *vcpu, gpa_t gpa, void *to, int len)
 {
-	unsigned long hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));
-	int r;
-
-	if (kvm_is_error_hva(hva))
-		return false;
-	pagefault_disable();
-	r = __get_user(*entry, (u64 __user *)(hva + offset_in_page(gpa)));
-	pagefault_enable();
-	return !r;
+	return rdt_peek(kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa)) + offset_in_page(gpa), to, len);
 }
 
 /*
@@ -49,7 +41,7 @@ static bool translate(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, u64 addr
 	if ((s64)(addr << (64 - cpu->va_bits)) >> (64 - cpu->va_bits) != (s64)addr)
 		return false;
 	for (;; shift -= 9) {
-		if (!read_entry(vcpu, table + (addr >> shift & 511) * 8, &entry) ||
+		if (!peek(vcpu, table + (addr >> shift & 511) * 8, &entry, sizeof(entry)) ||
 		    !(entry & PTE_P) || !(entry & PTE_A))
 			return false;
 		if (shift == 12 || (entry & PTE_PS && shift <= 30))
@@ -66,20 +58,10 @@ static bool translate(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, u64 addr
 static int fetch(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, u8 *insn, int len)
 {
 	int n = min_t(int, len, PAGE_SIZE - offset_in_page(cpu->rip));
-	unsigned long hva;
 	gpa_t gpa;
-	int left;
 
 	/* One that goes on in the next page is rare enough. */
-	if (!translate(vcpu, cpu, cpu->rip, 0, &gpa))
-		return 0;
-	hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));
-	if (kvm_is_error_hva(hva))
-		return 0;
-	pagefault_disable();
-	left = __copy_from_user_inatomic(insn, (void __user *)(hva + offset_in_page(gpa)), n);
-	pagefault_enable();
-	return n - left;
+	return translate(vcpu, cpu, cpu->rip, 0, &gpa) && peek(vcpu, gpa, insn, n) ? n : 0;
 }
 
 static u64 segment_base(struct kvm_vcpu *vcpu, u8 seg)
