@@ -40,6 +40,7 @@ inline bool MonitorTree::copy(Index i, TreeNode *out) const
 
 	if (!from)
 		return false;
+#pragma GCC unroll 4
 	for (unsigned k = 0; k < 4; k++) {
 		rdt_test_node_load();
 		w.w[k] = read_once(from->w[k]);

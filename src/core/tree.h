@@ -226,6 +226,7 @@ private:
 	{
 		u64 h = key_.word[8];
 
+#pragma GCC unroll 4
 		for (usize i = 0; i < 4; i++) {
 			h += key_.word[2 * i] * static_cast<u32>(w.w[i]);
 			h += key_.word[2 * i + 1] * (w.w[i] >> 32);

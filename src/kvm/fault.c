@@ -254,6 +254,9 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 			return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 		if (r != -EAGAIN)
 			return r;
+		/* It faulted in another root than the vCPU has now. */
+		if (rdt_core_access(vm->core, rdt_core_vcpu_view(rv->core), gpa_to_gfn(gpa)) & access)
+			return 1;
 		stepped = true;
 	}
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
