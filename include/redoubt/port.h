@@ -203,8 +203,8 @@ enum rdt_verdict rdt_core_door(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcp
 
 /**
  * rdt_core_fault - decide on a refused access; raises the events.
- * Called only when rdt_core_access() does not grant it (a write that may be granted
- * by now must be asked about again), or in a view other than root. @vcpu may be NULL while a vCPU has never left the root view.
+ * Called only when rdt_core_access() does not grant it, or in a view other than
+ * root. @vcpu may be NULL while a vCPU has never left the root view.
  */
 enum rdt_verdict rdt_core_fault(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
 				const struct rdt_fault *f, struct rdt_cpu *cpu) RDT_NOEXCEPT;

@@ -88,12 +88,14 @@ bool Vm::rule_of(gfn_t gfn, Rule *out)
 }
 
 /*
- * The action for a write that access() refuses, RDT_ACT_NONE when the frame is not
- * restricted any more. A frame whose bit is set while no rule is found is one that a writer of the policy is
+ * The action for a write, RDT_ACT_NONE when the frame is not restricted. A frame
+ * whose bit is set while no rule is found is one that a writer of the policy is
  * working on: ask again when it is done. Still no rule then: fail closed.
  */
 u8 Vm::find_action(gfn_t gfn, Rule *out)
 {
+	if (!restricted_.test(gfn))
+		return RDT_ACT_NONE;
 	if (rule_of(gfn, out))
 		return out->action;
 
@@ -116,7 +118,7 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	gfn_t gfn = f.gpa >> page_shift;
 	u8 view = v ? v->view : view_root;
 
-	/* In the root view the caller has asked; find_action() sees if that has changed. */
+	/* A write in the root view is find_action()'s to judge. */
 	if ((view != view_root || f.access != RDT_ACC_W) && access(view, gfn) & f.access)
 		return RDT_V_PASS;
 
