@@ -2,14 +2,28 @@
 /* Attacks on the doors of integrity mode. */
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/objtool.h>
 #include <linux/vmalloc.h>
 #include <linux/redoubt_guest.h>
 #include <asm/alternative.h>
 #include <asm/asm.h>
 #include <asm/cpufeatures.h>
+#include <asm/desc.h>
+#include <asm/ibt.h>
 #include <asm/io.h>
+#include <asm/nospec-branch.h>
 #include <asm/special_insns.h>
 #include "attack.h"
+
+/* What an attack needs, or the result says that it was not made. */
+static unsigned long needed(struct seq_file *m, const char *name)
+{
+	unsigned long addr = symbol(name);
+
+	if (!addr)
+		report(m, false, "%s: not found", name);
+	return addr;
+}
 
 static long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
 {
@@ -34,12 +48,52 @@ static void refused(struct seq_file *m, const char *what, long ret)
 	report(m, ret < 0, "%s: %s (%ld)", what, ret < 0 ? "refused" : "LET IN", ret);
 }
 
+/* Through the gate with a return address that no return may go to; RDI is the gate. */
+asm(".pushsection .text\n"
+    ".type attack_noncanonical, @function\n"
+    "attack_noncanonical:\n"
+    ANNOTATE_NOENDBR
+    "	movabsq $0x8000000000000000, %r11\n"
+    ANNOTATE_RETPOLINE_SAFE
+    "	jmp *%rdi\n"
+    "	int3\n"
+    ".size attack_noncanonical, . - attack_noncanonical\n"
+    ".popsection\n");
+extern char attack_noncanonical[];
+
+/* Where an interrupt inside leads to is the IDT's to say. */
+static long gate_with_own_idt(unsigned long gate)
+{
+	struct desc_ptr idt, own = { .size = PAGE_SIZE - 1 };
+	void *copy = (void *)get_zeroed_page(GFP_KERNEL);
+	unsigned long flags;
+	long ret;
+
+	if (!copy)
+		return -ENOMEM;
+	local_irq_save(flags);
+	store_idt(&idt);
+	memcpy(copy, (void *)idt.address, PAGE_SIZE);
+	own.address = (unsigned long)copy;
+	native_load_idt(&own);
+	ret = call_guarded(gate, 0, 0, 0);
+	native_load_idt(&idt);
+	local_irq_restore(flags);
+	free_page((unsigned long)copy);
+	return ret;
+}
+
 void attack_gate(struct seq_file *m)
 {
-	unsigned long text = symbol("_stext");
-	phys_addr_t gpa = slow_virt_to_phys((void *)text);
+	unsigned long text = needed(m, "_stext"), rodata = needed(m, "__start_rodata");
+	unsigned long gate = needed(m, "redoubt_guest:rdt_gate");
+	phys_addr_t gpa;
+	long ret;
 	u64 attr;
 
+	if (!text || !rodata || !gate)
+		return;
+	gpa = slow_virt_to_phys((void *)text);
 	refused(m, "RDT_HC_ENTER from the attacker's own code", hypercall(RDT_HC_ENTER, 0, 0, 0));
 	refused(m, "RDT_HC_LEAVE from normal mode", hypercall(RDT_HC_LEAVE, 0, 0, 0));
 	refused(m, "RDT_HC_RESUME, forged token 0", hypercall(RDT_HC_RESUME, 0, 0, 0));
@@ -51,9 +105,13 @@ void attack_gate(struct seq_file *m)
 	refused(m, "RDT_HC_UNPROTECT of kernel text from normal mode",
 		hypercall(RDT_HC_UNPROTECT, gpa & PAGE_MASK, 1, 0));
 	refused(m, "the driver itself, asked through its gate to lift kernel text",
-		call_guarded(symbol("redoubt_guest:rdt_gate"), 3, gpa & PAGE_MASK, 1));
+		call_guarded(gate, 3, gpa & PAGE_MASK, 1));
+	ret = gate_with_own_idt(gate);
+	report(m, ret == -EPERM, "the gate, with an IDT of the attacker's own: %ld", ret);
+	ret = call_guarded((unsigned long)attack_noncanonical, gate, 0, 0);
+	report(m, ret == -EFAULT, "the gate, with a return address that is none: %ld", ret);
 	/* LOG may be made DENY by anybody, but nothing may be made weaker. */
-	gpa = slow_virt_to_phys((void *)symbol("__start_rodata"));
+	gpa = slow_virt_to_phys((void *)rodata);
 	refused(m, "RDT_HC_PROTECT of rodata with a weaker action",
 		hypercall(RDT_HC_PROTECT, gpa & PAGE_MASK, 1, RDT_ATTR(RDT_ACT_LOG, RDT_CLS_OTHER)));
 	report(m, hypercall(RDT_HC_QUERY, slow_virt_to_phys((void *)text), 0, 0) == attr &&
@@ -80,13 +138,16 @@ static bool make_nx(unsigned long va, bool nx)
 
 void attack_gate_mid(struct seq_file *m)
 {
-	unsigned long gate = symbol("redoubt_guest:rdt_gate");
-	unsigned long main = symbol("redoubt_guest:rdt_inside_main");
-	unsigned long enter = symbol("redoubt_guest:rdt_enter");
-	u64 *calls = (u64 *)symbol("redoubt_guest:rdt_inside_data") + 6;
+	unsigned long gate = needed(m, "redoubt_guest:rdt_gate");
+	unsigned long main = needed(m, "redoubt_guest:rdt_inside_main");
+	unsigned long enter = needed(m, "redoubt_guest:rdt_enter");
+	u64 *calls = (u64 *)needed(m, "redoubt_guest:rdt_inside_data");
 	u64 before;
 	long ret;
 
+	if (!gate || !main || !enter || !calls)
+		return;
+	calls += 6;
 	ret = call_guarded(gate + 1, 1, 0, 0);
 	report(m, ret == -EFAULT, "jump to the gate page, one byte past the gate: %ld", ret);
 	ret = call_guarded(gate + 0x800, 1, 0, 0);
@@ -97,7 +158,7 @@ void attack_gate_mid(struct seq_file *m)
 	 * call, is a write to its own data.
 	 */
 	if (!make_nx(main, false)) {
-		report(m, true, "driver's text could not be made executable");
+		report(m, false, "driver's text could not be made executable: its calls were not tried");
 		return;
 	}
 	before = READ_ONCE(calls[1]);
@@ -150,17 +211,21 @@ out:
 
 void attack_pgtable_alias(struct seq_file *m)
 {
-	unsigned long behind = symbol("redoubt_guest:rdt_call_behind");
-	unsigned long gate = symbol("redoubt_guest:rdt_gate");
-	u64 *counter = (u64 *)symbol("redoubt_guest:rdt_inside_data") + 6 + 10 + 1 + 4;
-	u64 before = READ_ONCE(*counter);
+	unsigned long behind = needed(m, "redoubt_guest:rdt_call_behind");
+	unsigned long gate = needed(m, "redoubt_guest:rdt_gate");
+	u64 *counter = (u64 *)needed(m, "redoubt_guest:rdt_inside_data"), before;
 	struct page *page;
 	void *alias;
 	long ret;
 
+	if (!behind || !gate || !counter)
+		return;
+	counter += 6 + 10 + 1 + 4;
+	before = READ_ONCE(*counter);
 	/* The same door, but what follows returns to the attacker: jmp *%r11 */
 	ret = call_remapped(behind - 8, behind, "\x41\xff\xe3", 3, behind - 8, 1);
-	refused(m, "RDT_HC_ENTER at the door's address, another frame behind it", ret);
+	report(m, ret == -EPERM,
+	       "RDT_HC_ENTER at the door's address, another frame behind it: %ld", ret);
 
 	/* The attacker's code at the gate's address: incq (%rdi); jmp *%r11 */
 	ret = call_remapped(gate, gate, "\x48\xff\x07\x41\xff\xe3", 6, gate, (u64)counter);

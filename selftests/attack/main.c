@@ -12,17 +12,17 @@
 #include "attack.h"
 
 static const struct tap_group modes[] = {
-	{ "syscall", attack_syscall },
-	{ "text", attack_text },
-	{ "idt", attack_idt },
-	{ "driver-data", attack_driver_data, no_inside },
-	{ "driver-text", attack_driver_text, no_inside },
-	{ "driver-pt", attack_driver_pt, no_inside },
-	{ "stack", attack_stack, no_inside },
-	{ "node", attack_node },
-	{ "gate", attack_gate, no_inside },
-	{ "gate-mid", attack_gate_mid, no_inside },
-	{ "pgtable-alias", attack_pgtable_alias, no_inside },
+	{ "A3", "syscall", attack_syscall },
+	{ "A3", "text", attack_text },
+	{ "A3", "idt", attack_idt },
+	{ "B3", "driver-data", attack_driver_data, no_inside },
+	{ "B5", "driver-text", attack_driver_text, no_inside },
+	{ "B12", "driver-pt", attack_driver_pt, no_inside },
+	{ "B10", "stack", attack_stack, no_inside },
+	{ "A2", "node", attack_node },
+	{ "B6", "gate", attack_gate, no_inside },
+	{ "B6", "gate-mid", attack_gate_mid, no_inside },
+	{ "B6", "pgtable-alias", attack_pgtable_alias, no_inside },
 };
 
 static int __init attack_init(void)

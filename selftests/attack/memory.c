@@ -22,6 +22,8 @@ static void try(struct seq_file *m, const char *what, const struct way *way, u64
 	int err = way->store(at, val);
 
 	after = READ_ONCE(*at);
+	if (err && err != -EFAULT)
+		return report(m, false, "%s, %s: could not be tried: %d", what, way->name, err);
 	if (after == before) {
 		report(m, true, "%s, %s: %s, unchanged", what, way->name,
 		       err ? "the store faulted" : "the store did nothing");

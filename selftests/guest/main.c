@@ -58,20 +58,20 @@ void unguard_pages(struct seq_file *m, const void *start, unsigned int pages)
 }
 
 static const struct tap_group groups[] = {
-	{ "log", test_log, no_inside },
-	{ "deny", test_deny, no_inside },
-	{ "pagetable", test_pagetable, no_inside },
-	{ "policy", test_policy, no_inside },
-	{ "many", test_many, no_inside },
-	{ "badinput", test_badinput, no_inside },
-	{ "calls", test_calls, no_inside },
-	{ "threads", test_threads, no_inside },
-	{ "storm", test_storm, no_inside },
-	{ "migrate", test_migrate, no_inside },
-	{ "hotplug", test_hotplug, no_inside },
-	{ "nmi", test_nmi, no_inside },
-	{ "watch", test_watch, no_inside },
-	{ "foreign", test_foreign, no_inside },
+	{ "A10", "log", test_log, no_inside },
+	{ "A3", "deny", test_deny, no_inside },
+	{ "A10", "pagetable", test_pagetable, no_inside },
+	{ "A5", "policy", test_policy, no_inside },
+	{ "A7", "many", test_many, no_inside },
+	{ "A5", "badinput", test_badinput, no_inside },
+	{ "B1", "calls", test_calls, no_inside },
+	{ "B1", "threads", test_threads, no_inside },
+	{ "B9", "storm", test_storm, no_inside },
+	{ "B9", "migrate", test_migrate, no_inside },
+	{ "B9", "hotplug", test_hotplug, no_inside },
+	{ "B9", "nmi", test_nmi, no_inside },
+	{ "B9", "watch", test_watch, no_inside },
+	{ "B3", "foreign", test_foreign, no_inside },
 };
 
 static int __init test_init(void)

@@ -53,7 +53,7 @@ int main(void)
 
 		if (!died && ret >= 0)
 			bad++;
-		printf("%s %u - hypercall %#x from ring 3: %s%ld\n", died || ret < 0 ? "ok" : "not ok",
+		printf("%s %u - B6 hypercall %#x from ring 3: %s%ld\n", died || ret < 0 ? "ok" : "not ok",
 		       ++line, nr, died ? "exception " : "", ret);
 	}
 	printf("1..%u\n", line);

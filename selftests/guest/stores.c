@@ -125,11 +125,6 @@ INSN_(popmem, "", "pushq %%rax; popq (%%rdi)", "", "")
 
 #define FL_ARITH	0x8c5	/* CF PF ZF SF OF; AF is undefined after many */
 #define FL_NONE		0
-/*
- * QEMU 7.2's TCG, with several CPUs, loses the arithmetic flags of a locked and
- * unaligned instruction that is single-stepped; the lab's AMD host runs on it.
- */
-#define FL_SPLIT	FL_NONE
 
 static const struct insn_case {
 	const char *name;
@@ -171,12 +166,12 @@ static const struct insn_case {
 	{ "btc reg", do_btc, 0, 1, P1 + 112 },
 	{ "xchg r8", do_xchg8, 0, FL_ARITH, P1 + 121 },
 	{ "xchg r64", do_xchg64, 0, FL_ARITH, P1 + 128 },
-	{ "xchg r64, unaligned", do_xchg64, 0, FL_SPLIT, P1 + 131 },
-	{ "xchg r64 over a border", do_xchg64, 0, FL_SPLIT, P2 - 2 },
+	{ "xchg r64, unaligned", do_xchg64, 0, FL_ARITH, P1 + 131 },
+	{ "xchg r64 over a border", do_xchg64, 0, FL_ARITH, P2 - 2 },
 	{ "lock xadd", do_xadd, 0, FL_ARITH, P1 + 136 },
-	{ "lock xadd, unaligned", do_xadd, 0, FL_SPLIT, P1 + 139 },
-	{ "lock xadd over a border", do_xadd, 0, FL_SPLIT, P2 - 3 },
-	{ "lock inc from plain into protected", do_lock_inc, 0, FL_SPLIT, P1 - 1 },
+	{ "lock xadd, unaligned", do_xadd, 0, FL_ARITH, P1 + 139 },
+	{ "lock xadd over a border", do_xadd, 0, FL_ARITH, P2 - 3 },
+	{ "lock inc from plain into protected", do_lock_inc, 0, FL_ARITH, P1 - 1 },
 	{ "lock cmpxchg, equal", do_cmpxchg_hit, 0, FL_ARITH, P1 + 144 },
 	{ "lock cmpxchg, not equal", do_cmpxchg_miss, 0, FL_ARITH, P1 + 152 },
 	{ "lock cmpxchg8b, equal", do_cmpxchg8b, 0, 0x40, P1 + 160 },

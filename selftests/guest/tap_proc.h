@@ -29,12 +29,13 @@ unsigned long symbol(const char *name)
 
 static DEFINE_MUTEX(one_at_a_time);
 static int tap_line;
+static const char *tap_shows;	/* the requirement of the group that runs */
 
 void report(struct seq_file *m, bool ok, const char *fmt, ...)
 {
 	va_list args;
 
-	seq_printf(m, "%s %d - ", ok ? "ok" : "not ok", ++tap_line);
+	seq_printf(m, "%s %d - %s ", ok ? "ok" : "not ok", ++tap_line, tap_shows);
 	va_start(args, fmt);
 	seq_vprintf(m, fmt, args);
 	va_end(args);
@@ -44,6 +45,7 @@ void report(struct seq_file *m, bool ok, const char *fmt, ...)
 }
 
 struct tap_group {
+	const char *shows;	/* numbers of requirements, which names of results begin with */
 	const char *name;
 	void (*run)(struct seq_file *m);
 	const char *(*skip)(void);	/* why it cannot run, or NULL; may be absent */
@@ -55,6 +57,7 @@ static int tap_show(struct seq_file *m, void *v)
 
 	mutex_lock(&one_at_a_time);
 	tap_line = 0;
+	tap_shows = g->shows;
 	if (g->skip && g->skip())
 		report(m, true, "# SKIP %s", g->skip());
 	else

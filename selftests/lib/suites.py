@@ -77,10 +77,11 @@ def host_suites():
     return out
 
 
-def guest_suite(name, hosts, run="", driver="", groups="all attack/all ring3", guest="6.1", **more):
+def guest_suite(name, hosts, run="", append="", driver="", groups="all attack/all ring3", guest="6.1",
+                **more):
     """Groups of selftests/guest in a Debian guest, its driver loaded with parameters."""
     return Suite(f"guest/{name}",
-                 f"redoubtctl policy --self-attach on && guest-run {run} --append '{PATIENT}' -- "
+                 f"redoubtctl policy --self-attach on && guest-run {run} --append '{PATIENT} {append}' -- "
                  f"guest-test {driver} -- {groups}", hosts,
                  # One CPU: where they take turns an IPI takes its time, and guests want many.
                  lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
@@ -105,6 +106,11 @@ def suites():
                     seconds=120),
         guest_suite("hypercall-door", (), driver="door=hypercall", seconds=120),
         guest_suite("no-integrity-mode", (), driver="integrity=0", seconds=120),
+        # What the driver's or the kernel's parameters decide, and what no other suite loads.
+        guest_suite("foreign-log", NPT, long=NPT, run="--smp 2", append="preempt=full",
+                    driver="test_page=1", groups="foreign migrate life"),
+        guest_suite("foreign-deny", (), long=NPT, driver="test_page=2", groups="foreign life"),
+        guest_suite("foreign-freeze", (), long=NPT, driver="test_page=3", groups="foreign life"),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),

@@ -71,6 +71,7 @@ static void hook_kvm_mmu_hugepage_adjust(struct pt_regs *args)
  * When KVM splits a huge page under nx_huge_pages it makes the small pages
  * executable if the table's role says so, which in our views is not its to say.
  */
+/* Not in the self-test: whether the host has a huge page for that VM is not ours to say. */
 RDT_EDIT(kvm, make_huge_page_split_spte, RDT_ANY, false);
 
 static void hook_make_huge_page_split_spte(struct pt_regs *args)

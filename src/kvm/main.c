@@ -64,6 +64,7 @@ static void __exit redoubt_exit(void)
 	/* An attached VM pins the module: none is left. */
 	rdt_dev_exit();
 	rdt_hooks_remove();
+	WARN(rdt_port_held(), "%ld allocations or pins were never given back\n", rdt_port_held());
 	fput(kvm_dev);
 }
 

@@ -11,14 +11,28 @@
 
 RDT_IMPORT(kvm, kvm_zap_gfn_range, RDT_ANY);
 
+/* What the VMs have: memory, and pins of guest pages. None is left when the module goes. */
+static atomic_long_t held;
+
+long rdt_port_held(void)
+{
+	return atomic_long_read(&held);
+}
+
 /* Guests can make the core allocate, within quotas: charge it to the VMM. */
 void *rdt_port_alloc(unsigned long bytes)
 {
-	return kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
+	void *p = kvzalloc(bytes, GFP_KERNEL_ACCOUNT);
+
+	if (p)
+		atomic_long_inc(&held);
+	return p;
 }
 
 void rdt_port_free(void *p)
 {
+	if (p)
+		atomic_long_dec(&held);
 	kvfree(p);
 }
 
@@ -81,6 +95,7 @@ void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
 	if (kvm_is_error_hva(hva) ||
 	    pin_user_pages_fast(hva, 1, FOLL_WRITE | FOLL_LONGTERM, &page) != 1)
 		return NULL;
+	atomic_long_inc(&held);
 	*pin = page;
 	return page_address(page);
 }
@@ -90,6 +105,7 @@ void rdt_port_unpin(void *host, void *pin)
 	struct page *page = pin;
 
 	unpin_user_pages_dirty_lock(&page, 1, true);
+	atomic_long_dec(&held);
 }
 
 void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie)
@@ -101,6 +117,7 @@ void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie)
 	/* For writing: a copy-on-write is done now, not between copy and comparison. */
 	if (kvm_is_error_hva(hva) || get_user_pages_fast(hva, 1, FOLL_WRITE, &page) != 1)
 		return NULL;
+	atomic_long_inc(&held);
 	*cookie = page;
 	return page_address(page);
 }
@@ -108,6 +125,7 @@ void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie)
 void rdt_port_release(void *host, void *cookie)
 {
 	put_page(cookie);
+	atomic_long_dec(&held);
 }
 
 int rdt_port_read(void *host, rdt_u64 gpa, void *to, rdt_u32 len)

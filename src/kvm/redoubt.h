@@ -164,6 +164,8 @@ int rdt_dev_init(void);
 void rdt_dev_exit(void);
 
 /* ---- port.c ------------------------------------------------------------------ */
+/* Allocations and pins not given back yet. */
+long rdt_port_held(void);
 /* Read the VMM's memory without waiting for it; false: it is not there now. */
 bool rdt_peek(unsigned long hva, void *to, u32 len);
 

@@ -6,6 +6,8 @@
  * The VM is made through /dev/kvm in the context of whoever loads the module,
  * like a VMM makes one: KVM wants a process with an address space. The
  * descriptors leave the process's table at once; only the files are kept.
+ *
+ * One hook may stay silent, the one at huge pages that are split: see fault.c.
  */
 #include "redoubt.h"
 
@@ -31,6 +33,7 @@
 #define ST_CODE		0x4000
 #define ST_LOW_SIZE	0x5000
 #define ST_HOLE		0x200000	/* becomes memory once the guest has read it */
+#define ST_PASSING	0x201000	/* a slot that comes and goes, and KVM's roots with it */
 #define ST_DATA		0x400000	/* a huge page if the host gives one */
 #define ST_DATA_SIZE	0x200000UL
 #define ST_STORED_AT	ST_DATA
@@ -302,7 +305,9 @@ static int rdt_st_answer(struct rdt_st *st, u32 reason)
 		    io.size != 1 || io.count != 1 ||
 		    io.data_offset >= st->run_size)
 			return -EIO;
-		return put_user((u8)ST_INPUT, (u8 __user *)run + io.data_offset);
+		return rdt_st_slot(st, 3, 0, ST_PASSING, PAGE_SIZE, st->aux + ST_AUX_HOLE) ?:
+		       rdt_st_slot(st, 3, 0, ST_PASSING, 0, st->aux + ST_AUX_HOLE) ?:
+		       put_user((u8)ST_INPUT, (u8 __user *)run + io.data_offset);
 	case KVM_EXIT_MMIO:
 		if (copy_from_user(&mmio, &run->mmio, sizeof(mmio)))
 			return -EFAULT;

@@ -820,7 +820,7 @@ static void hook_kvm_arch_vcpu_put(struct pt_regs *args)
 }
 
 /* The first thing of an entry that KVM does on that request, in the vCPU's thread. */
-RDT_REPLACE(kvm, kvm_mmu_free_obsolete_roots, RDT_ANY, false);
+RDT_REPLACE(kvm, kvm_mmu_free_obsolete_roots, RDT_ANY, true);
 
 static void hook_kvm_mmu_free_obsolete_roots(struct kvm_vcpu *vcpu)
 {

@@ -25,7 +25,6 @@
 	{ RDT_EV_ATTACH,		"attach" },		\
 	{ RDT_EV_DETACH,		"detach" },		\
 	{ RDT_EV_SEALED,		"sealed" },		\
-	{ RDT_EV_RESET,			"reset" },		\
 	{ RDT_EV_VM_DEAD,		"vm_dead" })
 
 #define rdt_show_action(action) __print_symbolic(action,	\

@@ -10,7 +10,6 @@
 #include <linux/hash.h>
 #include <linux/module.h>
 #include <linux/pid_namespace.h>
-#include <linux/slab.h>
 
 #include "hook.h"
 #include "step.h"
@@ -46,13 +45,13 @@ struct rdt_vcpu *rdt_vcpu_get(struct rdt_vm *vm, struct kvm_vcpu *vcpu)
 
 	if (rv)
 		return rv;
-	rv = kzalloc(sizeof(*rv), GFP_KERNEL_ACCOUNT);
+	rv = rdt_port_alloc(sizeof(*rv));
 	if (!rv)
 		return NULL;
 	rv->kvcpu = vcpu;
 	rv->core = rdt_core_vcpu_create(vm->core, vcpu);
 	if (!rv->core) {
-		kfree(rv);
+		rdt_port_free(rv);
 		return NULL;
 	}
 	/* Pairs with the address dependency in rdt_vcpu_peek(). */
@@ -70,12 +69,12 @@ static void release(struct kref *ref)
 		if (vm->vcpu[i]) {
 			rdt_step_forget(vm->vcpu[i]);
 			rdt_core_vcpu_destroy(vm->vcpu[i]->core);
-			kfree(vm->vcpu[i]);
+			rdt_port_free(vm->vcpu[i]);
 		}
 	rdt_ring_exit(&vm->ring);
 	put_pid(vm->vmm);
 	mutex_destroy(&vm->lock);
-	kvfree(vm);
+	rdt_port_free(vm);
 }
 
 void rdt_vm_put(struct rdt_vm *vm)
@@ -117,7 +116,7 @@ int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
 		pr_notice_ratelimited("cannot attach: %s\n", why);
 		return -EOPNOTSUPP;
 	}
-	vm = kvzalloc(struct_size(vm, vcpu, KVM_MAX_VCPUS), GFP_KERNEL_ACCOUNT);
+	vm = rdt_port_alloc(struct_size(vm, vcpu, KVM_MAX_VCPUS));
 	if (!vm)
 		return -ENOMEM;
 	r = rdt_ring_init(&vm->ring);
@@ -154,7 +153,7 @@ core:
 ring:
 	rdt_ring_exit(&vm->ring);
 free:
-	kvfree(vm);
+	rdt_port_free(vm);
 	return r;
 }
 

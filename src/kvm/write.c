@@ -128,7 +128,7 @@ fault:
 	return X86EMUL_UNHANDLEABLE;
 }
 
-RDT_REPLACE(kvm, emulator_cmpxchg_emulated, RDT_ANY, false);
+RDT_REPLACE(kvm, emulator_cmpxchg_emulated, RDT_ANY, true);
 
 static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigned long addr,
 					  const void *old, const void *new, unsigned int bytes,
@@ -149,7 +149,7 @@ static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigne
 	return r;
 }
 
-RDT_REPLACE(kvm, __kvm_write_guest_page, RDT_ANY, false);
+RDT_REPLACE(kvm, __kvm_write_guest_page, RDT_ANY, true);
 
 static int hook___kvm_write_guest_page(struct kvm *kvm, struct kvm_memory_slot *slot, gfn_t gfn,
 				       const void *data, int offset, int len)
@@ -182,7 +182,7 @@ static int hook___kvm_write_guest_page(struct kvm *kvm, struct kvm_memory_slot *
 
 /* ---- structures that KVM keeps for the guest ---------------------------------- */
 
-RDT_REPLACE(kvm, kvm_gfn_to_hva_cache_init, RDT_ANY, false);
+RDT_REPLACE(kvm, kvm_gfn_to_hva_cache_init, RDT_ANY, true);
 
 static int hook_kvm_gfn_to_hva_cache_init(struct kvm *kvm, struct gfn_to_hva_cache *ghc, gpa_t gpa,
 					  unsigned long len)
@@ -200,7 +200,7 @@ static int hook_kvm_gfn_to_hva_cache_init(struct kvm *kvm, struct gfn_to_hva_cac
 	return r;
 }
 
-RDT_REPLACE(kvm, kvm_gpc_activate, RDT_ANY, false);
+RDT_REPLACE(kvm, kvm_gpc_activate, RDT_ANY, true);
 
 #ifdef RDT_GPC_HAS_KVM
 static int hook_kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)

@@ -31,7 +31,6 @@ constexpr Name event_type_table[] = {
 	{RDT_EV_ATTACH, "attach"},
 	{RDT_EV_DETACH, "detach"},
 	{RDT_EV_SEALED, "sealed"},
-	{RDT_EV_RESET, "reset"},
 	{RDT_EV_VM_DEAD, "vm_dead"},
 };
 

@@ -53,7 +53,6 @@ bool has_place(const rdt_event &event)
 	case RDT_EV_GATE:
 	case RDT_EV_ATTACH:
 	case RDT_EV_DETACH:
-	case RDT_EV_RESET:
 	case RDT_EV_VM_DEAD:
 	case RDT_EV_SEALED:
 	case RDT_EV_TREE_CORRUPT:

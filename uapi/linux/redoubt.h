@@ -186,8 +186,7 @@ struct rdt_protect {
 #define RDT_EV_ATTACH		12	/* the VM was attached; @code 1 = by itself */
 #define RDT_EV_DETACH		13
 #define RDT_EV_SEALED		14	/* an integrity driver was registered */
-#define RDT_EV_RESET		15	/* the VM was reset: all guest-made protection is gone */
-#define RDT_EV_VM_DEAD		16	/* the VM ended */
+#define RDT_EV_VM_DEAD		15	/* the VM ended */
 #define RDT_EV_NR		32	/* counters in the ring header */
 
 /* RDT_EV_GATE codes */
