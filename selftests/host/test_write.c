@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * What becomes of a write to a monitored page: by action, by instruction, by who
- * makes it. Each instruction is tried on a plain page too, and must do the same
+ * makes it (KVM's own writes: test_kvmwrite.c). Each instruction is tried on a plain page too, and must do the same
  * there as on a page under LOG.
  */
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "rdt.h"
@@ -18,7 +17,6 @@
 #define LOG	(GUEST_FREE + 0x200000)		/* 2 pages, plain ones around */
 #define PLAIN	(GUEST_FREE + 0x300000)		/* as LOG, nothing is monitored */
 #define FREEZE	(GUEST_FREE + 0x400000)
-#define PV	(GUEST_FREE + 0x500000)
 #define TABLE	(GUEST_FREE + 0x600000)		/* gpa of what TABLE_GVA shows */
 #define TABLE_GVA 0x20000000ul
 
@@ -445,89 +443,6 @@ static void test_page_tables(void)
 	}
 }
 
-/* ---- writes that no nested table sees ------------------------------------------ */
-
-#define MSR_SYSTEM_TIME_NEW	0x4b564d01
-#define MSR_STEAL_TIME		0x4b564d03
-
-static u64 g_insb(u64 gva, u64 count)
-{
-	return guest_try("cld; rep insb", "D"(gva), "c"(count), "d"(0x71));
-}
-
-/* Answer every IN with this byte. */
-static void feed(uint8_t byte)
-{
-	while (v->exit == KVM_EXIT_IO && v->run->io.direction == KVM_EXIT_IO_IN) {
-		memset((uint8_t *)v->run + v->run->io.data_offset, byte,
-		       v->run->io.size * v->run->io.count);
-		vcpu_resume(v);
-	}
-}
-
-static void test_emulator(void)
-{
-	struct rdt_event ev;
-
-	memset(vm_host(vm, DENY), 0, PAGE_SIZE);
-	memset(vm_host(vm, LOG), 0, PAGE_SIZE);
-	rdt_drain(r);
-	vcpu_call(v, g_insb, DENY + 0x20, 3);
-	feed(0x7e);
-	done("A9 rep insb into DENY");
-	is(vm_u64(vm, DENY + 0x20), 0, "A9 KVM's emulator does not write a denied page");
-	ok(rdt_find(r, RDT_EV_WRITE, &ev) && ev.action == RDT_ACT_DENY && ev.gpa == DENY + 0x20 &&
-	   ev.flags & RDT_EVF_EMULATED, "A9 and it is reported");
-
-	rdt_drain(r);
-	vcpu_call(v, g_insb, LOG + 0x20, 3);
-	feed(0x7e);
-	done("A9 rep insb into LOG");
-	is(vm_u64(vm, LOG + 0x20), 0x7e7e7e, "A9 KVM's emulator writes a logged page");
-	ok(rdt_find(r, RDT_EV_WRITE, &ev) && ev.action == RDT_ACT_LOG && ev.gpa == LOG + 0x20,
-	   "A9 and it is reported");
-	ok(ev.flags & RDT_EVF_NEW && (ev.new_val & 0xff) == 0x7e, "A9 with the value");
-}
-
-static void test_pv(void)
-{
-	const struct {
-		uint32_t msr;
-		const char *name;
-	} pv[] = { { MSR_SYSTEM_TIME_NEW, "kvmclock" }, { MSR_STEAL_TIME, "steal time" } };
-	struct rdt_event ev;
-
-	for (int i = 0; i < 2; i++) {
-		uint64_t page = PV + i * 2 * PAGE_SIZE;
-		struct { struct kvm_msrs head; struct kvm_msr_entry entry; } off = {
-			.head.nmsrs = 1, .entry.index = pv[i].msr
-		};
-
-		memset(vm_host(vm, page), 0, 2 * PAGE_SIZE);
-		vcpu_call(v, g_wrmsr, pv[i].msr, page | 1);
-		vcpu_call(v, g_gp_count);
-		is(protect(page, 1, RDT_ACT_DENY, 0), -EBUSY, "A9 a page with %s cannot be protected",
-		   pv[i].name);
-		is(hc(RDT_HC_QUERY, page, 0, 0), 0, "A9 and is not");
-		ioctl(v->fd, KVM_SET_MSRS, &off);
-		is(protect(page, 1, RDT_ACT_DENY, 0), 0, "A9 without %s it can", pv[i].name);
-
-		is(protect(page + PAGE_SIZE, 1, RDT_ACT_DENY, 0), 0, "A9 protect the next");
-		rdt_drain(r);
-		vcpu_call(v, g_wrmsr, pv[i].msr, (page + PAGE_SIZE) | 1);
-		/* An exit to here and back: KVM updates it then. */
-		vcpu_call(v, g_gp_count);
-		vcpu_call(v, g_gp_count);
-		int written = 0;
-		for (unsigned int k = 0; k < 64; k++)
-			written += ((uint8_t *)vm_host(vm, page + PAGE_SIZE))[k] != 0;
-		is(written, 0, "A9 KVM does not put %s into a protected page", pv[i].name);
-		ok(rdt_find(r, RDT_EV_PV_STRUCT, &ev) || rdt_count(r, RDT_EV_KVM_WRITE),
-		   "A9 and %s there is reported", pv[i].name);
-		ioctl(v->fd, KVM_SET_MSRS, &off);
-	}
-}
-
 /* ---- changing protection ------------------------------------------------------- */
 
 static void test_weaken(void)
@@ -582,8 +497,6 @@ int main(void)
 	test_log();
 	test_log_exactly_once();
 	test_page_tables();
-	test_emulator();
-	test_pv();
 	test_weaken();
 	test_operator();
 	rdt_close(r);
