@@ -141,17 +141,25 @@ void attack_gate_mid(struct seq_file *m)
 	unsigned long gate = needed(m, "redoubt_guest:rdt_gate");
 	unsigned long main = needed(m, "redoubt_guest:rdt_inside_main");
 	unsigned long enter = needed(m, "redoubt_guest:rdt_enter");
-	u64 *calls = (u64 *)needed(m, "redoubt_guest:rdt_inside_data");
-	u64 before;
+	unsigned long data = needed(m, "redoubt_guest:rdt_inside_data");
+	u64 *calls = (u64 *)data + 6, before;
 	long ret;
 
-	if (!gate || !main || !enter || !calls)
+	if (!gate || !main || !enter || !data)
 		return;
-	calls += 6;
 	ret = call_guarded(gate + 1, 1, 0, 0);
 	report(m, ret == -EFAULT, "jump to the gate page, one byte past the gate: %ld", ret);
 	ret = call_guarded(gate + 0x800, 1, 0, 0);
 	report(m, ret == -EFAULT, "jump to the middle of the gate page: %ld", ret);
+
+	/* What the driver keeps is never code, whatever the guest's own tables say. */
+	if (!make_nx(data, false)) {
+		report(m, false, "driver's data could not be made executable: no jump was tried");
+	} else {
+		ret = call_guarded(data + 0x800, 1, 0, 0);
+		report(m, ret == -EFAULT, "jump into the driver's data: %ld", ret);
+		make_nx(data, true);
+	}
 
 	/*
 	 * The driver's code, run where it has no rights: its first act, counting the

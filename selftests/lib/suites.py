@@ -89,6 +89,15 @@ def guest_suite(name, hosts, run="", append="", driver="", groups="all attack/al
                  needs=(("-C", "selftests/guest"),), **more)
 
 
+def driver_suite(name, hosts, options="", guest="6.1", **more):
+    """The driver against its host, which loads redoubt only when it is time."""
+    return Suite(f"guest/{name}", f"{LIB}/driver-test {options}", hosts, NPT, module="free",
+                 lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
+                 overlays=(f"build/{guest}/guest-tests/overlay",),
+                 files=(("selftests/guest/driver-test", LIB),),
+                 needs=(("-C", "selftests/guest"),), **more)
+
+
 def load_suite(name, hosts, long, options, **more):
     """insmod and rmmod: what must be refused, what must not be left behind."""
     return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free", lab=("--smp", "1"),
@@ -111,6 +120,9 @@ def suites():
                     driver="test_page=1", groups="foreign migrate life"),
         guest_suite("foreign-deny", (), long=NPT, driver="test_page=2", groups="foreign life"),
         guest_suite("foreign-freeze", (), long=NPT, driver="test_page=3", groups="foreign life"),
+        driver_suite("driver", NPT),
+        driver_suite("driver-6.12", (), guest="6.12"),
+        driver_suite("text-deny", (), "--deny"),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
