@@ -252,6 +252,34 @@ static void test_emulated(void)
 	vm_set_slot(vm, 1, HOLE, 0, NULL, 0);
 }
 
+/* ---- the emulator's page walks ------------------------------------------------------- */
+
+#define FORGED	(PV + 0x80000)		/* looks like a page table */
+#define FORGED_GVA 0x38000000ul		/* what it maps, when the page directory names it */
+#define FREE	(PV + 0x81000)
+
+/*
+ * KVM's emulator walks the guest's page tables itself, and sets accessed and dirty
+ * through the VMM's mapping. A protected frame must be no page table for it.
+ */
+static void test_emulated_walk(void)
+{
+	uint64_t *pd = vm_host(vm, GUEST_PD), *forged = vm_host(vm, FORGED), old;
+
+	for (int accessed = 0; accessed < 2; accessed++) {
+		old = FREE | PTE_P | PTE_W | PTE_U | (accessed ? PTE_A : 0);
+		forged[accessed] = old;
+		pd[FORGED_GVA / HUGE_SIZE] = FORGED | PTE_P | PTE_W | PTE_U | PTE_A;
+		is(protect(FORGED, 1, RDT_ACT_DENY), 0, "A9 a forged page table under DENY");
+		vcpu_call(v, g_insb, FORGED_GVA + accessed * PAGE_SIZE + 0x20, 3);
+		feed(0x7e);
+		done("A9 rep insb through a forged page table");
+		is(forged[accessed], old, "A9 KVM's page walk sets no %s in it",
+		   accessed ? "dirty bit" : "accessed bit");
+	}
+	pd[FORGED_GVA / HUGE_SIZE] = FORGED_GVA | PTE_PS | PTE_P | PTE_W | PTE_U;
+}
+
 /* ---- copies that the guest asks for: the wall clock ---------------------------------- */
 
 #define MSR_WALL_CLOCK		0x11
@@ -530,6 +558,7 @@ int main(void)
 	is(protect(FREEZE, 1, RDT_ACT_FREEZE), 0, "A9 a page under FREEZE");
 	test_ins();
 	test_emulated();
+	test_emulated_walk();
 	test_wall_clock();
 	test_pv();
 	test_pv_move();
