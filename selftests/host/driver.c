@@ -71,7 +71,7 @@ void drv_make(struct vm *vm)
 	show(vm, DRV_TABLES, DRV_TABLES_PAGES * PAGE_SIZE);
 	show(vm, DRV_STACKS, DRV_SLOTS * PAGE_SIZE);
 	show(vm, DRV_DATA, 2 * PAGE_SIZE);
-	show(vm, DRV_OUTSIDE, 5 * PAGE_SIZE);
+	show(vm, DRV_OUTSIDE, 6 * PAGE_SIZE);
 	*(uint64_t *)vm_host(vm, DRV_VENDOR) = guest_is_intel;
 }
 

@@ -15,7 +15,7 @@
 #define DRV_DATA	0x1020000	/* 2 pages */
 #define DRV_ARGS	(DRV_DATA + 0xfd0) /* three */
 #define DRV_VENDOR	(DRV_DATA + 0xff0) /* guest_is_intel */
-#define DRV_OUTSIDE	0x1040000	/* 5 pages of others that the inside can see.. */
+#define DRV_OUTSIDE	0x1040000	/* 6 pages of others that the inside can see.. */
 #define DRV_UNMAPPED	(DRV_OUTSIDE + 0x8000) /* ..and one only if it asks */
 #define DRV_AFTER_SIZE	64
 

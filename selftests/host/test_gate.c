@@ -20,6 +20,7 @@
 #define PROT	(DRV_OUTSIDE + 0x1000)	/* a monitored page that the inside can see */
 #define LOGGED	(DRV_OUTSIDE + 0x2000)
 #define CODE	(DRV_OUTSIDE + 0x3000)	/* ordinary code that the inside can see */
+#define FROZEN	(DRV_OUTSIDE + 0x5000)
 #define SECOND_IDT (GUEST_FREE + 0x20000)
 #define INSIDE	1			/* the view's number in events */
 #define gp	13
@@ -75,6 +76,21 @@ static bool quiet(void)
 		return true;
 	rdt_print(&ev);
 	return false;
+}
+
+/* There was this one event and no other. */
+static bool only(uint32_t type, uint8_t action, uint8_t cls, uint64_t gpa, uint8_t view,
+		 struct rdt_event *ev)
+{
+	bool any = rdt_next(r, ev), right;
+
+	right = any && ev->type == type && ev->action == action && ev->cls == cls &&
+		ev->gpa == gpa && ev->view == view;
+	if (!any)
+		tap_diag("no event");
+	else if (!right)
+		rdt_print(ev);
+	return right & quiet();
 }
 
 /* ---- registration ----------------------------------------------------------------- */
@@ -172,16 +188,44 @@ static void test_decisions(void)
 	is(vm_u64(vm, DRV_OUTSIDE), 0x2222, "B3 is written");
 	ok(quiet(), "B3 neither is an event");
 
-	before = vm_u64(vm, PROT);
-	is(call(IN_STORE, PROT, 0x3333), -EPERM, "B3 driver, integrity, another monitored page: the call fails");
-	is(vm_u64(vm, PROT), before, "B2 it is not written");
-	ok(event(RDT_EV_WRITE, &ev) && ev.gpa == PROT && ev.view == INSIDE &&
-	   ev.action == RDT_ACT_DENY, "B3 and is reported");
-	is(call(IN_LOAD, PROT, 0), before, "B2 inside it can be read");
-	is(rdt_info(r).slots_busy, 0, "B3 the slot is free again");
-	is(call(IN_STORE, (uint64_t)drv_text, 0), -EPERM, "B5 the driver's text, inside: the call fails");
-	ok(event(RDT_EV_DRIVER_WRITE, &ev) || rdt_count(r, RDT_EV_WRITE), "B5 and is reported");
-	is(call(IN_STORE, NODES, 0), -EPERM, "B3 a node page, inside: the call fails");
+	is(vcpu_call(v, g_store, LOGGED, 0x4444), -1, "B3 other code, normal, a page under LOG");
+	ok(only(RDT_EV_WRITE, RDT_ACT_LOG, RDT_CLS_OTHER, LOGGED, 0, &ev), "B3 is logged");
+	is(vm_u64(vm, LOGGED), 0x4444, "B3 and written");
+
+	/* Inside no rule lets a write happen, and none stops the vCPU. */
+	const struct {
+		uint64_t at;
+		const char *what;
+		uint16_t type;
+		uint8_t cls;
+	} others[] = {
+		{ PROT, "a page under DENY", RDT_EV_WRITE, RDT_CLS_OTHER },
+		{ LOGGED, "a page under LOG", RDT_EV_WRITE, RDT_CLS_OTHER },
+		{ FROZEN, "a page under FREEZE", RDT_EV_WRITE, RDT_CLS_RODATA },
+		{ NODES, "a node page", RDT_EV_TREE_WRITE, RDT_CLS_NODE },
+		{ (uint64_t)drv_text, "its own text", RDT_EV_DRIVER_WRITE, RDT_CLS_DRV_TEXT },
+		{ (uint64_t)drv_gate, "its own gate", RDT_EV_DRIVER_WRITE, RDT_CLS_DRV_GATE },
+		{ (uint64_t)drv_exit, "its own exit", RDT_EV_DRIVER_WRITE, RDT_CLS_DRV_EXIT },
+	};
+	for (unsigned int i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		struct drv_after *after = vm_var(vm, drv_after[0]);
+
+		before = vm_u64(vm, others[i].at);
+		rdt_drain(r);
+		memset(after, 0xff, sizeof(*after));
+		is(call(IN_STORE, others[i].at, ~before), -EPERM, "B3 driver, integrity, %s: the call fails",
+		   others[i].what);
+		is(vm_u64(vm, others[i].at), before, "B2 %s: it is not written", others[i].what);
+		if (ok(only(others[i].type, RDT_ACT_DENY, others[i].cls, others[i].at, INSIDE, &ev),
+		       "B3 %s: it is denied and reported, once", others[i].what))
+			ok(ev.rip == (uint64_t)drv_store && ev.cr3 == DRV_TABLES && ev.cpl == 0 &&
+			   ev.vcpu == 0 && ev.flags & RDT_EVF_OLD && ev.old_val == before,
+			   "B3 %s: by whom, and what was there", others[i].what);
+		ok(after->rbx == 0xb8 && after->r14 == 0xe1 && !after->rsp_moved && !after->scrubbed,
+		   "B3 %s: the caller has its registers, nothing else", others[i].what);
+		is(rdt_info(r).slots_busy, 0, "B3 %s: the slot is free again", others[i].what);
+	}
+	is(call(IN_LOAD, PROT, 0), vm_u64(vm, PROT), "B2 inside a monitored page can be read");
 	rdt_drain(r);
 
 	is(vcpu_call(v, g_store, PROT, 1), gp, "B3 other code, normal, a monitored page");
@@ -651,6 +695,156 @@ static void test_tokens(void)
 	is(rdt_info(r).slots_busy, 0, "B9 all slots are free");
 }
 
+/* ---- B10: a stack whose thread waits outside -------------------------------------------- */
+
+#define WALKED_GVA 0x38000000ul		/* the page directory names the stack for these 2 MiB */
+#define WALKED	0x100			/* in the stack: what looks like an entry */
+#define FREE	(GUEST_FREE + 0x50000)	/* what it maps */
+#define ALIAS	0x2a000000ul		/* the stack once more */
+#define MSR_WALL_CLOCK_NEW 0x4b564d00
+
+#define SMASH(name, insns)						\
+	static u64 smash_##name(u64 gva)				\
+	{								\
+		return guest_try(insns, "D"(gva), "r"(~0ul));		\
+	}
+SMASH(store, "movq %1, (%0)")
+SMASH(byte, "movb $0x41, 7(%0)")
+SMASH(xchg, "movq %1, %%r11; xchgq %%r11, (%0)")
+SMASH(xadd, "xorl %%r11d, %%r11d; lock xaddq %%r11, (%0)")
+SMASH(inc, "lock incq (%0)")
+SMASH(or, "orq $0, (%0)")
+SMASH(movnti, "movnti %1, (%0)")
+SMASH(bts, "lock btsq $40, (%0)")
+SMASH(sgdt, "sgdt -8(%0)")
+SMASH(read, "cmpq $0, (%0)")
+SMASH(write, "movl $1, 64(%0)")
+
+static u64 smash_cmpxchg(u64 gva)
+{
+	u64 is = guest_load(gva);
+
+	return guest_try("lock cmpxchgq %2, (%0)", "D"(gva), "a"(is), "r"(~is));
+}
+
+static u64 smash_user(u64 gva)
+{
+	return guest_user_call(smash_store, gva);
+}
+
+static u64 smash_insb(u64 gva)
+{
+	return guest_try("cld; insb", "D"(gva), "d"(0x71));
+}
+
+static u64 smash_wall_clock(u64 gpa)
+{
+	return g_wrmsr(MSR_WALL_CLOCK_NEW, gpa);
+}
+
+/* Through the tables that name the stack: the CPU would set accessed, or dirty, there. */
+static u64 smash_walk(u64 gva)
+{
+	guest_flush_tlb();
+	return smash_read(gva);
+}
+
+static u64 smash_walk_write(u64 gva)
+{
+	guest_flush_tlb();
+	return smash_write(gva);
+}
+
+static void test_stack(void)
+{
+	const uint64_t stack = DRV_STACKS, top = DRV_STACKS + PAGE_SIZE - 8;
+	const struct {
+		const char *what;
+		u64 (*fn)(u64);
+		uint64_t at, gpa;	/* gpa: as reported */
+		int64_t vector;
+		uint16_t type;
+	} smash[] = {
+		{ "a store", smash_store, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "a byte", smash_byte, top, top + 7, gp, RDT_EV_DRIVER_WRITE },
+		{ "xchg", smash_xchg, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "lock xadd", smash_xadd, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "lock inc", smash_inc, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "lock cmpxchg", smash_cmpxchg, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "or of nothing", smash_or, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "movnti", smash_movnti, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "lock bts", smash_bts, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "sgdt", smash_sgdt, top, top - 8, gp, RDT_EV_DRIVER_WRITE },
+		{ "a store from ring 3", smash_user, top, top, gp, RDT_EV_DRIVER_WRITE },
+		{ "a store through an alias", smash_store, ALIAS + 0xff8, top, gp, RDT_EV_DRIVER_WRITE },
+		/* KVM leaves out what its emulator would store. */
+		{ "insb, by KVM's emulator", smash_insb, top, top, -1, RDT_EV_DRIVER_WRITE },
+		{ "the wall clock, by KVM", smash_wall_clock, top, top, -1, RDT_EV_KVM_WRITE },
+		{ "a page walk, accessed", smash_walk, WALKED_GVA + WALKED / 8 * PAGE_SIZE,
+		  stack + WALKED, gp, RDT_EV_DRIVER_WRITE },
+		{ "a page walk, dirty", smash_walk_write, WALKED_GVA + (WALKED / 8 + 1) * PAGE_SIZE,
+		  stack + WALKED + 8, gp, RDT_EV_DRIVER_WRITE },
+	};
+	static uint8_t before[PAGE_SIZE], outside[GUEST_STACK];
+	uint64_t *pd = vm_host(vm, GUEST_PD), frame, token;
+	struct drv_seen *s = vm_var(vm, drv_seen[0]);
+	struct rdt_event ev;
+
+	/* In a part of the stack that no call reaches; the inside writes it itself. */
+	is(call(IN_STORE, stack + WALKED, FREE | PTE_P | PTE_W | PTE_U), 0, "B10 an entry, not accessed");
+	is(call(IN_STORE, stack + WALKED + 8, FREE | PTE_P | PTE_W | PTE_U | PTE_A), 0,
+	   "B10 an entry, not dirty");
+	pd[WALKED_GVA / HUGE_SIZE] = stack | PTE_P | PTE_W | PTE_U | PTE_A;
+	vm_map(vm, ALIAS, stack, PAGE_SIZE, PTE_W | PTE_U);
+
+	memset(s, 0, sizeof(*s));
+	s->park = 1;
+	frame = vcpu_call(v, g_drv_call, IN_EVENT, EV_INT, 0, 0);
+	s->park = 0;
+	if (!is(v->stop, STOP_SYNC, "B10 a thread waits outside"))
+		return;
+	token = ((struct trap_frame *)vm_host(vm, frame))->rdi;
+	is(token & (RDT_DRV_MAX_SLOTS - 1), 0, "B10 in the first slot");
+	is(rdt_info(r).slots_busy, 1, "B10 which is taken");
+	memcpy(before, vm_host(vm, stack), PAGE_SIZE);
+	memcpy(outside, vm_host(vm, GUEST_STACKS), GUEST_STACK);
+	ok(*(uint64_t *)(before + PAGE_SIZE - 8) - (uint64_t)drv_text <
+		(uint64_t)(drv_text_end - drv_text),
+	   "B10 a return address is on its stack");
+
+	for (unsigned int i = 0; i < sizeof(smash) / sizeof(smash[0]); i++)
+		for (int n = 0; n < 2; n++) {
+			struct vcpu *who = n ? v : v1;
+			char name[80];
+			int64_t vector;
+
+			snprintf(name, sizeof(name), "B10 vCPU %d, the waiting stack, %s", who->id,
+				 smash[i].what);
+			rdt_drain(r);
+			vector = vcpu_call(who, smash[i].fn, smash[i].at);
+			if (who->exit == KVM_EXIT_IO && who->run->io.direction == KVM_EXIT_IO_IN) {
+				memset((uint8_t *)who->run + who->run->io.data_offset, 0x41, 1);
+				vector = vcpu_resume(who);
+			}
+			done(who, name);
+			is(vector, smash[i].vector, "%s: the vector", name);
+			ok(!memcmp(before, vm_host(vm, stack), PAGE_SIZE), "%s: it is unchanged", name);
+			if (ok(only(smash[i].type, RDT_ACT_DENY, RDT_CLS_DRV_DATA, smash[i].gpa, 0, &ev),
+			       "%s: reported, once", name) && smash[i].type != RDT_EV_KVM_WRITE)
+				is(ev.vcpu, who->id, "%s: whose it was", name);
+		}
+	pd[WALKED_GVA / HUGE_SIZE] = WALKED_GVA | PTE_PS | PTE_P | PTE_W | PTE_U;
+
+	/* vCPU 0 has used its stack meanwhile, which is the thread's outside, too. */
+	memcpy(vm_host(vm, GUEST_STACKS), outside, GUEST_STACK);
+	is(rdt_info(r).slots_busy, 1, "B10 the thread still waits");
+	is(take_over(v1, frame), 0x5eed * 2 + 0x1ea5, "B10 and finishes rightly");
+	done(v1, "the thread");
+	is(rdt_info(r).slots_busy, 0, "B10 its slot is free");
+	is(hc(RDT_HC_RESUME, token, 0, 0), -EINVAL, "B10 and its token used up");
+	is(call(IN_ECHO, 1, 2), 3, "B10 the slot is good for another");
+}
+
 /* ---- B9: interrupts and pauses at random points ------------------------------------------ */
 
 static void on_alarm(int sig)
@@ -740,6 +934,7 @@ int main(int argc, char **argv)
 	is(vcpu_call(v, g_node_add, NODES, 1), 1, "A1 a node page");
 	is(hc(RDT_HC_PROTECT, PROT, 1, RDT_ATTR(RDT_ACT_DENY, 0)), 0, "A1 protect");
 	is(hc(RDT_HC_PROTECT, LOGGED, 1, RDT_ATTR(RDT_ACT_LOG, 0)), 0, "A1 protect");
+	is(hc(RDT_HC_PROTECT, FROZEN, 1, RDT_ATTR(RDT_ACT_FREEZE, RDT_CLS_RODATA)), 0, "A1 protect");
 
 	test_register();
 	test_decisions();
@@ -752,6 +947,7 @@ int main(int argc, char **argv)
 	test_nmi();
 	test_migrate();
 	test_tokens();
+	test_stack();
 	test_random(argc > 1 ? strtoul(argv[1], NULL, 0) : 300);
 	test_detach();
 	rdt_close(r);
