@@ -122,7 +122,7 @@ def suites():
         guest_suite("foreign-freeze", (), long=NPT, driver="test_page=3", groups="foreign"),
         driver_suite("driver", NPT),
         driver_suite("driver-6.12", (), guest="6.12"),
-        driver_suite("text-deny", (), "--deny"),
+        driver_suite("text-deny", NPT[:1], "--deny"),
         driver_suite("life", (), "--life"),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
