@@ -9,7 +9,31 @@
 
 #include <gtest/gtest.h>
 
-#include "slots.h"
+#include "vm.h"
+#include "vm_world.h"
+
+namespace redoubt {
+
+/* White-box access: the C face's object begins with the class's. */
+struct VmTester {
+	static Slot &slot(rdt_core_vm *vm, unsigned n)
+	{
+		Slots &slots = reinterpret_cast<Vm *>(vm)->integrity_->slots;
+		std::vector<Slot *> taken;
+		Slot *s;
+
+		/* All that are free, to get at their addresses, and back. */
+		while ((s = slots.claim(0)))
+			taken.push_back(s);
+		for (Slot *t : taken)
+			EXPECT_TRUE(t->release());
+		/* One that is in use lies at a distance of its number from any other. */
+		EXPECT_FALSE(taken.empty());
+		return *(taken[0] - slots.index(taken[0]) + n);
+	}
+};
+
+} // namespace redoubt
 
 using namespace redoubt;
 
@@ -25,14 +49,14 @@ void bring(Slot &s, State to)
 		return;
 	ASSERT_TRUE(s.claim());
 	if (to == State::Exited)
-		s.aexit(right);
+		ASSERT_TRUE(s.aexit(right));
 }
 
 } // namespace
 
 TEST(B10_Slot, EachTransition)
 {
-	/* What a slot in each state answers, and what it is then. */
+	/* What a slot in each state answers, and what it is then: six operations each. */
 	struct Row {
 		State from;
 		const char *op;
@@ -40,6 +64,9 @@ TEST(B10_Slot, EachTransition)
 		State to;
 	} rows[] = {
 		{State::Free, "claim", true, State::Running},
+		{State::Free, "release", false, State::Free},
+		{State::Free, "aexit", false, State::Free},
+		{State::Free, "aexit 0", false, State::Free},
 		{State::Free, "resume right", false, State::Free},
 		{State::Free, "resume wrong", false, State::Free},
 		{State::Free, "resume 0", false, State::Free},
@@ -47,11 +74,15 @@ TEST(B10_Slot, EachTransition)
 		{State::Running, "claim", false, State::Running},
 		{State::Running, "release", true, State::Free},
 		{State::Running, "aexit", true, State::Exited},
+		{State::Running, "aexit 0", true, State::Exited},
 		{State::Running, "resume right", false, State::Running},
 		{State::Running, "resume wrong", false, State::Running},
 		{State::Running, "resume 0", false, State::Running},
 		{State::Running, "resume 1", false, State::Running},
 		{State::Exited, "claim", false, State::Exited},
+		{State::Exited, "release", false, State::Exited},
+		{State::Exited, "aexit", false, State::Exited},
+		{State::Exited, "aexit 0", false, State::Exited},
 		{State::Exited, "resume right", true, State::Running},
 		{State::Exited, "resume wrong", false, State::Exited},
 		{State::Exited, "resume 0", false, State::Exited},
@@ -61,7 +92,7 @@ TEST(B10_Slot, EachTransition)
 	for (const Row &r : rows) {
 		Slot s{};
 		const std::string op = r.op;
-		bool ok = true;
+		bool ok = false;
 
 		SCOPED_TRACE(op + " in state " + std::to_string(static_cast<int>(r.from)));
 		bring(s, r.from);
@@ -69,9 +100,11 @@ TEST(B10_Slot, EachTransition)
 		if (op == "claim")
 			ok = s.claim();
 		else if (op == "release")
-			s.release();
+			ok = s.release();
 		else if (op == "aexit")
-			s.aexit(right);
+			ok = s.aexit(right);
+		else if (op == "aexit 0")
+			ok = s.aexit(0);
 		else if (op == "resume right")
 			ok = s.resume(right);
 		else if (op == "resume wrong")
@@ -80,6 +113,9 @@ TEST(B10_Slot, EachTransition)
 			ok = s.resume(op.back() == '1');
 		EXPECT_EQ(ok, r.ok);
 		EXPECT_EQ(s.state(), r.to);
+		/* Refused: not only the state, the token too is as before. */
+		if (r.from == State::Exited && !r.ok)
+			EXPECT_TRUE(s.resume(right));
 	}
 }
 
@@ -91,14 +127,14 @@ TEST(B10_Slot, TokenIsGoodOnce)
 	for (u64 i = 0; i < 1000; i++) {
 		const u64 token = Slot::token_bit | i << 6;
 
-		s.aexit(token);
+		EXPECT_TRUE(s.aexit(token));
 		if (i)
 			EXPECT_FALSE(s.resume(token - 64)) << "the one before";
 		EXPECT_FALSE(s.resume(token & ~Slot::token_bit));
 		EXPECT_TRUE(s.resume(token));
 		EXPECT_FALSE(s.resume(token));
 	}
-	s.release();
+	EXPECT_TRUE(s.release());
 	EXPECT_FALSE(s.resume(Slot::token_bit | 999 << 6));
 }
 
@@ -136,7 +172,7 @@ TEST(B10_Slots, TokensOfAnyRandomNumber)
 
 		for (Slot *s : all) {
 			token.push_back(slots->token(s, random));
-			s->aexit(token.back());
+			EXPECT_TRUE(s->aexit(token.back()));
 			EXPECT_EQ(s->state(), State::Exited);
 		}
 		for (usize i = 0; i < all.size(); i++) {
@@ -182,14 +218,16 @@ TEST(B10_Slot, RaceForOneToken)
 			if (try_it != published.load())
 				ADD_FAILURE() << "a used token was accepted";
 			thief_won++;
-			s.aexit(try_it + (1ull << 62)); /* hand it back under another name */
+			/* hand it back under another name */
+			if (!s.aexit(try_it + (1ull << 62)))
+				ADD_FAILURE() << "its own slot";
 		}
 	});
 	for (u64 i = 1; i <= rounds; i++) {
 		const u64 token = Slot::token_bit | i << 6;
 
 		published = token;
-		s.aexit(token);
+		ASSERT_TRUE(s.aexit(token));
 		if (s.resume(token)) {
 			owner_won++;
 			continue;
@@ -227,7 +265,8 @@ TEST(B10_Slots, RaceForFreeSlots)
 				if (i % 64 == 0)
 					std::this_thread::yield();
 				inside[slots->index(s)]--;
-				s->release();
+				if (!s->release())
+					ADD_FAILURE() << "its own slot";
 			}
 		});
 	for (std::thread &t : threads)
@@ -235,4 +274,80 @@ TEST(B10_Slots, RaceForFreeSlots)
 	EXPECT_EQ(claimed + refused, 2000000u);
 	EXPECT_GT(claimed, 0u);
 	EXPECT_EQ(slots->busy(), 0u);
+}
+
+/* ---- what becomes of a vCPU whose slot is not what it must be ------------------------ */
+
+namespace {
+
+/* The one event: a refusal at the gate, for the state. */
+void expect_reported(World &w)
+{
+	const std::vector<rdt_event> events = w.host.take_events();
+
+	ASSERT_EQ(events.size(), 1u);
+	EXPECT_EQ(events[0].type, RDT_EV_GATE);
+	EXPECT_EQ(events[0].code, RDT_GATE_BAD_STATE);
+	EXPECT_EQ(events[0].action, RDT_ACT_DENY);
+}
+
+} // namespace
+
+/* Out it gets, as that is where it can do less; its result is an error. */
+TEST(B10_Slots, LeavingASlotThatIsNotItsOwn)
+{
+	for (bool by_fault : {false, true})
+		for (State is : {State::Free, State::Exited}) {
+			SCOPED_TRACE(by_fault);
+			World w;
+			Cpu &c = w[0];
+
+			w.start(3);
+			const Regs caller = c.regs;
+
+			ASSERT_TRUE(c.enter_call());
+			Slot &s = VmTester::slot(w.vm, 0);
+
+			ASSERT_EQ(s.state(), State::Running);
+			ASSERT_TRUE(is == State::Free ? s.release() : s.aexit(right));
+			w.quiet();
+			if (by_fault)
+				EXPECT_EQ(c.leave_fault(5), RDT_V_RESUME);
+			else
+				EXPECT_TRUE(c.leave_call(5));
+			EXPECT_FALSE(c.inside());
+			EXPECT_EQ(c.regs.rip, lay::back);
+			EXPECT_EQ(c.regs.rsp, caller.rsp);
+			EXPECT_EQ(c.regs.gpr[rax], static_cast<u64>(hc_eperm));
+			EXPECT_EQ(c.regs.gpr[rdx], 0u);
+			EXPECT_EQ(s.state(), is) << "whoever has it keeps it";
+			expect_reported(w);
+		}
+}
+
+/* An event inside cannot be delivered: the vCPU stops there, with all of its state. */
+TEST(B10_Slots, AnEventInASlotThatIsNotItsOwn)
+{
+	for (State is : {State::Free, State::Exited}) {
+		World w;
+		Cpu &c = w[0];
+		FaultOpts o;
+
+		w.start(3);
+		ASSERT_TRUE(c.enter_call());
+		Slot &s = VmTester::slot(w.vm, 0);
+
+		ASSERT_TRUE(is == State::Free ? s.release() : s.aexit(right));
+		w.quiet();
+		o.vectoring = true;
+		for (int again = 0; again < 2; again++) {
+			/* fault() sees to it that no register changes. */
+			EXPECT_EQ(c.fault(gpa_of(lay::idt) + 14 * 16, RDT_ACC_R, o), RDT_V_FREEZE);
+			EXPECT_TRUE(c.inside());
+			EXPECT_EQ(s.state(), is);
+			expect_reported(w);
+		}
+		if (is == State::Exited)
+			EXPECT_TRUE(s.resume(right)) << "the token is the one it was";
+	}
 }

@@ -4,7 +4,8 @@
  * each refusal is reported and changes nothing.
  *
  * On the vCPU's own thread only. The slot's compare-and-swaps are what two
- * vCPUs can race for.
+ * vCPUs can race for. Who is inside has a Running slot, nobody else touches it: should
+ * one be found otherwise, that is reported and the vCPU gets no further inside.
  */
 #include "vm.h"
 
@@ -59,7 +60,8 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
 	/* Pairs with detach(). */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (read_once(closing_)) {
-		s->release();
+		if (!s->release())
+			report_gate(cpu, RDT_GATE_BAD_STATE);
 		return hc_eagain;
 	}
 	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.rflags,   cpu.gpr[rbx],
@@ -161,7 +163,12 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 	go(cpu, view_root, c.rip, c.rsp, c.cr3);
 	v.slot = nullptr;
 	v.view = view_root;
-	s->release();
+	/* Behind the last look at c. */
+	if (!s->release()) {
+		cpu.cpl = 0; /* the fault door's host does not say */
+		report_gate(cpu, RDT_GATE_BAD_STATE);
+		g[rax] = static_cast<u64>(hc_eperm);
+	}
 	return 0;
 }
 
@@ -190,15 +197,22 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	c.cr3 = cpu.cr3;
 
 	u64 token = i->slots.token(s, rdt_port_random());
+	u64 caller_rsp = s->caller.rsp, caller_cr3 = s->caller.cr3;
 
+	/* From here on the slot may be another vCPU's. */
+	if (!s->aexit(token)) {
+		for (unsigned n = 0; n < 16; n++)
+			cpu.gpr[n] = c.gpr[n];
+		report_gate(cpu, RDT_GATE_BAD_STATE);
+		return false;
+	}
 	cpu.gpr[rdi] = token;
-	cpu.rflags = rflags_fixed | (c.rflags & rflags_if);
+	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS;
-	go(cpu, view_root, i->driver.resume_gva, s->caller.rsp, s->caller.cr3);
+	go(cpu, view_root, i->driver.resume_gva, caller_rsp, caller_cr3);
 	v.slot = nullptr;
 	v.view = view_root;
 	__atomic_fetch_add(&aexits_, 1, __ATOMIC_RELAXED);
-	s->aexit(token);
 	return true;
 }
 
@@ -237,8 +251,10 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 	}
 
 	if (flags & RDT_RESUME_DROP) {
-		s->release();
-		return 0;
+		if (s->release())
+			return 0;
+		report_gate(cpu, RDT_GATE_BAD_STATE);
+		return hc_eperm;
 	}
 
 	const Context &c = s->context;

@@ -12,6 +12,9 @@
  * compare-and-swap, of two vCPUs that race for a token one wins, and a token that
  * was read before somebody else used it up fits no later exit. Whoever made a
  * slot Running owns its fields.
+ *
+ * Each transition is a compare-and-swap from the one state that it leaves. False:
+ * the slot was in another, and is as it was.
  */
 #pragma once
 
@@ -48,22 +51,21 @@ public:
 		       : word		? State::Running
 					: State::Free;
 	}
-	bool claim()
+	[[nodiscard]] bool claim()
 	{
 		return move(free, running);
 	}
-	void release()
+	[[nodiscard]] bool release()
 	{
-		store_release(word_, free);
+		return move(running, free);
 	}
 	/* The context is complete; from here on another vCPU may resume it. */
-	void aexit(u64 token)
+	[[nodiscard]] bool aexit(u64 token)
 	{
-		/* Pairs with the acquire in resume(). */
-		store_release(word_, token | token_bit);
+		return move(running, token | token_bit);
 	}
 	/* One caller wins, with the one token. */
-	bool resume(u64 token)
+	[[nodiscard]] bool resume(u64 token)
 	{
 		return token & token_bit && move(token, running);
 	}
