@@ -91,7 +91,7 @@ void rdt_port_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
  * @gpr: its general registers in hardware order, live; [4] (RSP) is stale, use @rsp.
  * @dirty: RDT_CPU_* that the core changed; the host writes them back.
  * @va_bits: linear address bits of the guest's paging mode, 48 or 57; 0 when
- *	the vCPU is not in 64-bit mode.
+ *	the vCPU is not in 64-bit mode, or in a nested guest.
  */
 struct rdt_cpu {
 	rdt_u64 *gpr;
@@ -185,6 +185,13 @@ rdt_u8 rdt_core_access(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) R
  * under way cannot open the rest of the page.
  */
 int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_walk_may_set - may KVM's walk of the guest's page tables set accessed and
+ * dirty bits in this frame? In those of a restricted frame only if it is known to
+ * hold page tables, as for the CPU's own walks. Lock-free.
+ */
+int rdt_core_walk_may_set(struct rdt_core_vm *vm, rdt_u64 gfn) RDT_NOEXCEPT;
 
 /**
  * rdt_core_at_door - would a fetch from this frame cross into or out of integrity mode?

@@ -61,6 +61,11 @@ int rdt_core_max_level(const rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int leve
 	return vm->vm.max_level(view, gfn, level);
 }
 
+int rdt_core_walk_may_set(rdt_core_vm *vm, rdt_u64 gfn) noexcept
+{
+	return vm->vm.walk_may_set(gfn);
+}
+
 rdt_door rdt_core_at_door(const rdt_core_vm *vm, const rdt_core_vcpu *vcpu, rdt_u64 gfn) noexcept
 {
 	return vm->vm.at_door(vcpu->vcpu, gfn);

@@ -206,6 +206,13 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 	return action == RDT_ACT_LOG ? RDT_V_PASS : RDT_V_GP;
 }
 
+bool Vm::walk_may_set(gfn_t gfn)
+{
+	Rule rule;
+
+	return !restricted_.test(gfn) || (rule_of(gfn, &rule) && rule.cls == RDT_CLS_PGTABLE);
+}
+
 bool Vm::may_hold_pv(gpa_t gpa, u64 len)
 {
 	gfn_t first = gpa >> page_shift;

@@ -410,10 +410,14 @@ s64 Vm::detach()
 	/* Either we see the slot that enter() claimed or it sees this. */
 	write_once(closing_, true);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (!i || !i->slots.busy())
-		return 0;
-	write_once(closing_, false);
-	return hc_ebusy;
+	if (i && i->slots.busy()) {
+		write_once(closing_, false);
+		return hc_ebusy;
+	}
+	/* Nobody is inside any more: what its root still grants must not await the next. */
+	for (unsigned n = 0; i && n < i->driver.regions(); n++)
+		zap(i->driver.region(n).first, i->driver.region(n).count);
+	return 0;
 }
 
 void Vm::end()

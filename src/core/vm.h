@@ -59,6 +59,7 @@ public:
 		return load_acquire(policy_seq_);
 	}
 	bool may_hold_pv(gpa_t gpa, u64 len);
+	bool walk_may_set(gfn_t gfn);
 	void mapping_changed(gfn_t first, u64 count);
 
 	/* gate.cc */

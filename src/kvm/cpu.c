@@ -94,6 +94,9 @@ void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
 		code64 = save->cs.attrib & SVM_SELECTOR_L_MASK;
 	}
 	code64 = code64 && (vcpu->arch.efer & EFER_LMA);
+	/* A nested guest is not the guest, whatever mode it is in: no door is open to it. */
+	if (vcpu->arch.hflags & HF_GUEST_MASK)
+		code64 = false;
 	cpu->va_bits = !code64 ? 0 : vcpu->arch.cr4 & X86_CR4_LA57 ? 57 : 48;
 	cpu->vcpu = vcpu->vcpu_idx;
 	cpu->view = view;

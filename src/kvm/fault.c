@@ -309,7 +309,7 @@ static bool crossed(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcp
 	enum rdt_door door = rdt_core_at_door(vm->core, rv->core, gpa_to_gfn(gpa));
 	struct rdt_cpu cpu;
 
-	if (door == RDT_DOOR_NONE || delivers_event(vcpu))
+	if (door == RDT_DOOR_NONE || delivers_event(vcpu) || vcpu->arch.hflags & HF_GUEST_MASK)
 		return false;
 	if (door == RDT_DOOR_IN) {
 		rdt_cpu_load(vcpu, view, &cpu);

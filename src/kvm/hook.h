@@ -141,14 +141,14 @@ extern struct rdt_hook
 	rdt_hook___kvm_write_guest_page,   /* write.c: everything else that KVM copies in */
 	rdt_hook_kvm_gfn_to_hva_cache_init,/* write.c: steal time, async PF, PV EOI */
 	rdt_hook_kvm_gpc_activate,	   /* write.c: kvmclock */
+	rdt_hook_kvm_vcpu_gfn_to_hva_prot, /* write.c: KVM's walker sets A and D bits (6.1) */
+	rdt_hook_gfn_to_hva_memslot_prot,  /* write.c: likewise (6.12) */
 	rdt_hook_kvm_arch_commit_memory_region, /* vm.c: memslot changes */
 	rdt_hook_kvm_arch_destroy_vm;	   /* vm.c: the VM ends */
 
-extern struct rdt_import
-	rdt_import_desc_kvm_mmu_gva_to_gpa_system,
-	rdt_import_desc_kvm_read_guest_virt,
-	rdt_import_desc_kvm_zap_gfn_range,
-	rdt_import_desc_x86_emulate_instruction;
+#define RDT_IMPORT_EXTERN(_name) extern struct rdt_import rdt_import_desc_##_name;
+RDT_CALLS(RDT_IMPORT_EXTERN)
+
 
 #ifdef RDT_HAVE_tdp_mmu_enabled
 extern bool *rdt_data_tdp_mmu_enabled;

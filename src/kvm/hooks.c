@@ -36,6 +36,11 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook___kvm_write_guest_page,
 	&rdt_hook_kvm_gfn_to_hva_cache_init,
 	&rdt_hook_kvm_gpc_activate,
+#ifdef RDT_HAVE_kvm_vcpu_gfn_to_hva_prot
+	&rdt_hook_kvm_vcpu_gfn_to_hva_prot,
+#else
+	&rdt_hook_gfn_to_hva_memslot_prot,
+#endif
 	&rdt_hook_kvm_mmu_free_obsolete_roots,
 	&rdt_hook_kvm_arch_vcpu_put,
 	&rdt_hook_svm_handle_exit,
@@ -44,12 +49,9 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook_kvm_emulate_hypercall,
 };
 
-static struct rdt_import *const imports[] = {
-	&rdt_import_desc_kvm_mmu_gva_to_gpa_system,
-	&rdt_import_desc_kvm_read_guest_virt,
-	&rdt_import_desc_kvm_zap_gfn_range,
-	&rdt_import_desc_x86_emulate_instruction,
-};
+/* All of layout.list: one that is left out would be a call of nothing. */
+#define RDT_IMPORT_DESC(_name) &rdt_import_desc_##_name,
+static struct rdt_import *const imports[] = { RDT_CALLS(RDT_IMPORT_DESC) };
 
 #ifdef RDT_HAVE_tdp_mmu_enabled
 bool *rdt_data_tdp_mmu_enabled;

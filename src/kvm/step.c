@@ -427,6 +427,9 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 
 	if (vcpu->arch.hflags & HF_GUEST_MASK)
 		return 0;
+	/* kvm_intel.vnmi=0 */
+	if (rdt_is_vmx && !(vmread(PIN_BASED_VM_EXEC_CONTROL) & PIN_BASED_VIRTUAL_NMIS))
+		return 0;
 	s->insn = INSN_PLAIN;
 	if (!rdt_is_vmx && !f->vectoring) {
 		s->insn = classify(vcpu, cpu, &rex_w);
@@ -834,10 +837,13 @@ static void hook_kvm_mmu_free_obsolete_roots(struct kvm_vcpu *vcpu)
 			/* FREEZE is for the next time that the instruction is tried. */
 			(void)finish(vm, rv, rv->step.moved);
 	}
-	/* Parked, and then the VM was detached. */
-	if (unlikely(rdt_role_view(vcpu->arch.root_mmu.root_role) == RDT_VIEW_STEP) &&
-	    !rdt_vm_find(vcpu->kvm))
-		rdt_cpu_set_view(vcpu, RDT_VIEW_ROOT);
+	/* Parked, and then the VM was detached; perhaps attached anew. */
+	if (unlikely(rdt_role_view(vcpu->arch.root_mmu.root_role) == RDT_VIEW_STEP)) {
+		vm = rdt_vm_find(vcpu->kvm);
+		rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+		if (!rv || rdt_core_vcpu_view(rv->core) != RDT_VIEW_STEP)
+			rdt_cpu_set_view(vcpu, RDT_VIEW_ROOT);
+	}
 	rdt_orig(kvm_mmu_free_obsolete_roots)(vcpu);
 	rdt_hook_leave();
 }

@@ -138,8 +138,10 @@ int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
 	r = -ENOSPC;
 	if (next_id == U32_MAX || rdt_attached == RDT_MAX_VMS)
 		goto core;
+	r = -ENODEV;
+	if (!try_module_get(THIS_MODULE))
+		goto core;
 	vm->id = next_id++;
-	__module_get(THIS_MODULE);
 	kref_get(&vm->ref);	/* the caller's */
 	publish(vm);
 	mutex_unlock(&rdt_vms_lock);

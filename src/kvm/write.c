@@ -9,7 +9,10 @@
  */
 #include "redoubt.h"
 
+#include <linux/cache.h>
 #include <linux/uaccess.h>
+
+#include <asm/apicdef.h>
 
 #include "hook.h"
 
@@ -66,23 +69,36 @@ static int hook_write_emulate(struct kvm_vcpu *vcpu, gpa_t gpa, void *val, int b
 	return r;
 }
 
+RDT_IMPORT(kvm, emulator_write_emulated, RDT_ANY);
+
+/* The local APIC; a lock across cache lines, for which a host that detects those dies. */
+static bool plain_store(struct kvm_vcpu *vcpu, gpa_t gpa, unsigned int bytes)
+{
+	gpa_t line = boot_cpu_has(X86_FEATURE_SPLIT_LOCK_DETECT) ? cache_line_size() : PAGE_SIZE;
+
+	return (gpa & PAGE_MASK) == APIC_DEFAULT_PHYS_BASE ||
+	       ((gpa ^ (gpa + bytes - 1)) & ~(line - 1));
+}
+
 /*
  * KVM's own version walks the guest's page tables once more, and a guest that
  * changes them in between would have it write elsewhere than where we looked.
  * For an attached VM this one does it all, with one walk.
  */
-static int exchange(struct rdt_vm *vm, struct kvm_vcpu *vcpu, unsigned long addr, const void *old,
-		   const void *new, unsigned int bytes)
+static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned long addr,
+		    const void *old, const void *new, unsigned int bytes, struct x86_exception *e)
 {
+	struct kvm_vcpu *vcpu = rdt_member(ctxt, x86_emulate_ctxt, vcpu);
 	gpa_t gpa = kvm_mmu_gva_to_gpa_write(vcpu, addr, NULL);
 	unsigned long hva;
 	int r;
 
-	if (gpa == INVALID_GPA)
-		return X86EMUL_UNHANDLEABLE;
+	/* Where KVM stores instead, without comparing: hook_write_emulate() has a look. */
+	if (gpa == INVALID_GPA || plain_store(vcpu, gpa, bytes))
+		return rdt_call(emulator_write_emulated)(ctxt, addr, new, bytes, e);
 	hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));
 	if (kvm_is_error_hva(hva))
-		return X86EMUL_UNHANDLEABLE;
+		return rdt_call(emulator_write_emulated)(ctxt, addr, new, bytes, e);
 	if (!may_write(vm, vcpu, gpa, new, bytes)) {
 		/* Nothing is written; the instruction sees the exchange fail for good. */
 		kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
@@ -140,9 +156,13 @@ static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigne
 
 	rdt_hook_enter(&rdt_hook_emulator_cmpxchg_emulated);
 	vm = rdt_vm_find(vcpu->kvm);
-	/* KVM turns what crosses a page or is too wide into a plain store: write_emulate(). */
-	if (vm && bytes <= 8 && is_power_of_2(bytes) && offset_in_page(addr) + bytes <= PAGE_SIZE)
-		r = exchange(vm, vcpu, addr, old, new, bytes);
+	/*
+	 * KVM turns what crosses a page or is too wide into a plain store: write_emulate().
+	 * And where it shadows the page tables of nested guests it has to see their change.
+	 */
+	if (vm && bytes <= 8 && is_power_of_2(bytes) && offset_in_page(addr) + bytes <= PAGE_SIZE &&
+	    !READ_ONCE(vcpu->kvm->arch.indirect_shadow_pages))
+		r = exchange(vm, ctxt, addr, old, new, bytes, exception);
 	else
 		r = rdt_orig(emulator_cmpxchg_emulated)(ctxt, addr, old, new, bytes, exception);
 	rdt_hook_leave();
@@ -180,6 +200,50 @@ static int hook___kvm_write_guest_page(struct kvm *kvm, struct kvm_memory_slot *
 	return r;
 }
 
+/*
+ * KVM walks the guest's page tables itself, for an instruction that it emulates, and
+ * sets accessed and dirty bits as the CPU does, by a compare-and-exchange of its own.
+ * It leaves them alone where it is told that the slot cannot be written.
+ */
+static void judge_walk(struct kvm_vcpu *vcpu, gfn_t gfn, bool *writable)
+{
+	struct rdt_vm *vm = vcpu ? rdt_vm_find(vcpu->kvm) : NULL;
+
+	if (vm && !rdt_core_walk_may_set(vm->core, gfn))
+		*writable = false;
+}
+
+#ifdef RDT_HAVE_kvm_vcpu_gfn_to_hva_prot
+RDT_REPLACE(kvm, kvm_vcpu_gfn_to_hva_prot, RDT_ANY, true);
+
+static unsigned long hook_kvm_vcpu_gfn_to_hva_prot(struct kvm_vcpu *vcpu, gfn_t gfn, bool *writable)
+{
+	unsigned long hva;
+
+	rdt_hook_enter(&rdt_hook_kvm_vcpu_gfn_to_hva_prot);
+	hva = rdt_orig(kvm_vcpu_gfn_to_hva_prot)(vcpu, gfn, writable);
+	if (writable)
+		judge_walk(vcpu, gfn, writable);
+	rdt_hook_leave();
+	return hva;
+}
+#else
+RDT_REPLACE(kvm, gfn_to_hva_memslot_prot, RDT_ANY, true);
+
+static unsigned long hook_gfn_to_hva_memslot_prot(struct kvm_memory_slot *slot, gfn_t gfn,
+						  bool *writable)
+{
+	unsigned long hva;
+
+	rdt_hook_enter(&rdt_hook_gfn_to_hva_memslot_prot);
+	hva = rdt_orig(gfn_to_hva_memslot_prot)(slot, gfn, writable);
+	if (writable)
+		judge_walk(kvm_get_running_vcpu(), gfn, writable);
+	rdt_hook_leave();
+	return hva;
+}
+#endif
+
 /* ---- structures that KVM keeps for the guest ---------------------------------- */
 
 RDT_REPLACE(kvm, kvm_gfn_to_hva_cache_init, RDT_ANY, true);
@@ -192,26 +256,37 @@ static int hook_kvm_gfn_to_hva_cache_init(struct kvm *kvm, struct gfn_to_hva_cac
 
 	rdt_hook_enter(&rdt_hook_kvm_gfn_to_hva_cache_init);
 	vm = rdt_vm_find(kvm);
-	if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len))
-		r = -EINVAL;
-	else
-		r = rdt_orig(kvm_gfn_to_hva_cache_init)(kvm, ghc, gpa, len);
+	r = rdt_orig(kvm_gfn_to_hva_cache_init)(kvm, ghc, gpa, len);
+	if (vm) {
+		/* Either we see the frame's bit or rdt_port_holds_pv() sees the cache. */
+		smp_mb();
+		if (!rdt_core_may_hold_pv(vm->core, gpa, len)) {
+			/* KVM may use it all the same: it must lead nowhere. */
+			ghc->gpa = INVALID_GPA;
+			ghc->hva = KVM_HVA_ERR_BAD;
+			ghc->memslot = NULL;
+			r = -EINVAL;
+		}
+	}
 	rdt_hook_leave();
 	return r;
 }
 
 RDT_REPLACE(kvm, kvm_gpc_activate, RDT_ANY, true);
+RDT_IMPORT(kvm, kvm_gpc_deactivate, RDT_ANY);
 
 #ifdef RDT_GPC_HAS_KVM
 static int hook_kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
 	struct kvm *kvm = gpc->kvm;
+#define RDT_GPC_ONLY gpc
 #define RDT_GPC_ARGS gpc, gpa, len
 #else
 static int hook_kvm_gpc_activate(struct kvm *kvm, struct gfn_to_pfn_cache *gpc,
 				 struct kvm_vcpu *vcpu, enum pfn_cache_usage usage, gpa_t gpa,
 				 unsigned long len)
 {
+#define RDT_GPC_ONLY kvm, gpc
 #define RDT_GPC_ARGS kvm, gpc, vcpu, usage, gpa, len
 #endif
 	struct rdt_vm *vm;
@@ -219,10 +294,17 @@ static int hook_kvm_gpc_activate(struct kvm *kvm, struct gfn_to_pfn_cache *gpc,
 
 	rdt_hook_enter(&rdt_hook_kvm_gpc_activate);
 	vm = rdt_vm_find(kvm);
-	if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len))
+	if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len)) {
 		r = -EINVAL;
-	else
+	} else {
 		r = rdt_orig(kvm_gpc_activate)(RDT_GPC_ARGS);
+		/* As above; KVM writes only behind this. */
+		smp_mb();
+		if (vm && !rdt_core_may_hold_pv(vm->core, gpa, len)) {
+			rdt_call(kvm_gpc_deactivate)(RDT_GPC_ONLY);
+			r = -EINVAL;
+		}
+	}
 	rdt_hook_leave();
 	return r;
 }
@@ -234,6 +316,12 @@ static bool touches(gfn_t first, u64 count, gpa_t gpa)
 	return gfn >= first && gfn - first < count;
 }
 
+/* Also what was switched off: KVM keeps the address, and asks nobody when it is on again. */
+static bool cached(gfn_t first, u64 count, struct gfn_to_hva_cache *ghc)
+{
+	return READ_ONCE(ghc->memslot) && touches(first, count, READ_ONCE(ghc->gpa));
+}
+
 int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count)
 {
 	struct rdt_vm *vm = host;
@@ -241,19 +329,16 @@ int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count)
 	unsigned long i;
 
 	/*
-	 * Read without the vCPUs' locks: a vCPU that sets one up now finds the frame
-	 * restricted in the hooks above or is found here, as the bit is set before.
+	 * Read without the vCPUs' locks. Pairs with the barriers in the hooks above: they
+	 * see the frame's bit, which is set by now, or we see what they have set up.
 	 */
+	smp_mb();
 	kvm_for_each_vcpu(i, vcpu, vm->kvm) {
 		struct kvm_vcpu_arch *a = &vcpu->arch;
 
 		if ((READ_ONCE(a->pv_time.active) && touches(gfn, count, a->pv_time.gpa)) ||
-		    (a->st.msr_val & KVM_MSR_ENABLED &&
-		     touches(gfn, count, a->st.msr_val & KVM_STEAL_VALID_BITS)) ||
-		    (a->apf.msr_en_val & KVM_ASYNC_PF_ENABLED &&
-		     touches(gfn, count, a->apf.msr_en_val & ~0x3full)) ||
-		    (a->pv_eoi.msr_val & KVM_MSR_ENABLED &&
-		     touches(gfn, count, a->pv_eoi.msr_val & ~3ull)))
+		    cached(gfn, count, &a->st.cache) || cached(gfn, count, &a->apf.data) ||
+		    cached(gfn, count, &a->pv_eoi.data))
 			return 1;
 	}
 	return 0;
