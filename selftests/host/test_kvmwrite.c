@@ -362,13 +362,14 @@ static const struct pv {
 	uint64_t flags;
 	int refused;		/* the vector of a WRMSR that KVM refuses */
 	bool again;		/* KVM tries again now and then */
+	bool cached;		/* KVM keeps the place when it is switched off */
 } pvs[] = {
-	{ MSR_SYSTEM_TIME, "old kvmclock", 1, -1, false },
-	{ MSR_SYSTEM_TIME_NEW, "kvmclock", 1, -1, false },
-	{ MSR_STEAL_TIME, "steal time", 1, -1, true },
+	{ MSR_SYSTEM_TIME, "old kvmclock", 1, -1, false, false },
+	{ MSR_SYSTEM_TIME_NEW, "kvmclock", 1, -1, false, false },
+	{ MSR_STEAL_TIME, "steal time", 1, -1, true, true },
 	/* Enabled, by interrupt, for ring 0 too. */
-	{ MSR_ASYNC_PF, "async #PF", 0xb, gp, false },
-	{ MSR_PV_EOI, "PV EOI", 1, gp, false },
+	{ MSR_ASYNC_PF, "async #PF", 0xb, gp, false, true },
+	{ MSR_PV_EOI, "PV EOI", 1, gp, false, true },
 };
 
 static void pv_off(uint32_t msr)
@@ -403,7 +404,24 @@ static void test_pv(void)
 		is(rdt_protect(r, page, 1, RDT_ACT_DENY, 0), -EBUSY, "A9 nor by the operator, with %s", p->name);
 		is(hc(RDT_HC_QUERY, page, 0, 0), 0, "A9 and is not, with %s", p->name);
 		pv_off(p->msr);
+		if (p->cached) {
+			/* It may be switched on again there, and KVM would ask nobody. */
+			is(protect(page, 1, RDT_ACT_DENY), -EBUSY, "A9 nor when %s is switched off", p->name);
+			vcpu_call(v, g_wrmsr, p->msr, (page + 2 * PAGE_SIZE) | p->flags);
+			vcpu_call(v, g_gp_count);
+			pv_off(p->msr);
+		}
 		is(protect(page, 1, RDT_ACT_DENY), 0, "A9 without %s it can", p->name);
+		memcpy(before, vm_host(vm, page), PAGE_SIZE);
+		rdt_drain(r);
+		is(vcpu_call(v, g_wrmsr, p->msr, (page + 0x40) | p->flags), p->refused,
+		   "A9 %s back where it was: the vector", p->name);
+		for (int k = 0; k < 3; k++)
+			vcpu_call(v, g_gp_count);
+		ok(!memcmp(before, vm_host(vm, page), PAGE_SIZE), "A9 %s is not back where it was", p->name);
+		ok(rdt_next(r, &ev) && ev.type == RDT_EV_PV_STRUCT && ev.gpa == page + 0x40,
+		   "A9 %s back where it was is reported", p->name);
+		pv_off(p->msr);
 
 		/* Protection first. */
 		memset(vm_host(vm, next), 0xe5, PAGE_SIZE);
@@ -502,9 +520,8 @@ static int64_t late_read(void)
 }
 
 /*
- * A refused move leaves the structure where it was, in KVM's eyes: that frame still
- * cannot be protected. Steal time is another matter: KVM asks anew each time
- * where it is, and is refused.
+ * After a refused move KVM either goes on where it was, and that frame still cannot be
+ * protected, or nowhere.
  */
 static void test_pv_move(void)
 {
@@ -530,7 +547,7 @@ static void test_pv_move(void)
 		vcpu_call(v, g_gp_count);
 		memset(vm_host(vm, page), 0, PAGE_SIZE);
 		ret = protect(page, 1, RDT_ACT_DENY);
-		is(ret, p->again ? 0 : -EBUSY, "A9 %s is where it was after a refused move", p->name);
+		is(ret, p->cached ? 0 : -EBUSY, "A9 the page that %s was to leave", p->name);
 		if (ret)
 			memset(vm_host(vm, page), 0, PAGE_SIZE);
 		if (p->msr == MSR_ASYNC_PF)
