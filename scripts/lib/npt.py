@@ -25,7 +25,7 @@ class Npt:
         # the guest's in the VMCB (Documentation/lab.md).
         accel = "tcg,thread=multi" if a.mttcg else "tcg,thread=single"
         line = ("console=ttyS0 panic=-1 printk.devkmsg=on "
-                "lab.channel=port:lab lab.modules=kvm_amd " + a.append)
+                "no_timer_check lab.channel=port:lab lab.modules=kvm_amd " + a.append)
         initrd = f"{self.run.dir}/initrd"
         labimage.concatenate(self.run.fixed_layers + [self.run.run_layer], initrd)
         argv = ["qemu-system-x86_64", "-accel", accel, "-machine", "q35",

@@ -220,8 +220,6 @@ static bool vmx_traps(struct kvm_vcpu *vcpu)
 	return vmread(GUEST_RFLAGS) & X86_EFLAGS_TF || vcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP;
 }
 
-RDT_IMPORT(kvm_intel, vmx_set_nmi_mask, RDT_VMX);
-
 static void vmx_set_exec(struct kvm_vcpu *vcpu, u32 set, u32 clear)
 {
 	u32 *exec = vmx_exec(vcpu);
@@ -305,10 +303,13 @@ static void vmx_disarm(struct rdt_vcpu *rv, bool done)
 	if (!s->event && !done)
 		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
 			(state & ~SHADOWS) | (s->intr_state & SHADOWS));
-	/* KVM keeps a note of it, and may have looked meanwhile. */
-	rdt_call(vmx_set_nmi_mask)(vcpu, (s->nmi && done) ||
-				   (s->intr_state & GUEST_INTR_STATE_NMI &&
-				    !(done && s->insn == INSN_IRET)));
+	/*
+	 * Else NMIs are left as the CPU has them. To block them again as they were before,
+	 * Documentation/status.md tells what must be answered first.
+	 */
+	if (s->tf && !(s->intr_state & GUEST_INTR_STATE_NMI))
+		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
+			vmread(GUEST_INTERRUPTIBILITY_INFO) & ~(unsigned long)GUEST_INTR_STATE_NMI);
 	/* What was kept off may come now, and KVM may have asked for that window too. */
 	kvm_make_request(KVM_REQ_EVENT, vcpu);
 }
@@ -436,9 +437,6 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	} else if (!f->vectoring && vmx_traps(vcpu)) {
 		if (classify(vcpu, cpu, &rex_w) != INSN_PLAIN)
 			return 0;
-	} else if (!f->vectoring && vmread(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI &&
-		   classify(vcpu, cpu, &rex_w) == INSN_IRET) {
-		s->insn = INSN_IRET;
 	}
 	if (s->insn == INSN_EMULATE)
 		return 0;

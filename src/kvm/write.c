@@ -100,9 +100,10 @@ static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned l
 	if (kvm_is_error_hva(hva))
 		return rdt_call(emulator_write_emulated)(ctxt, addr, new, bytes, e);
 	if (!may_write(vm, vcpu, gpa, new, bytes)) {
-		/* Nothing is written; the instruction sees the exchange fail for good. */
-		kvm_queue_exception_e(vcpu, GP_VECTOR, 0);
-		return X86EMUL_CONTINUE;
+		memset(e, 0, RDT_SIZE_x86_exception);
+		rdt_member(e, x86_exception, vector) = GP_VECTOR;
+		rdt_member(e, x86_exception, error_code_valid) = true;
+		return X86EMUL_PROPAGATE_FAULT;
 	}
 	hva += offset_in_page(gpa);
 
