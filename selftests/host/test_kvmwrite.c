@@ -203,6 +203,11 @@ static void try_op(const struct op *op, int page, void *mem)
 	memset(mem, 0, HOLE_PAGES * PAGE_SIZE);
 	*word = OLD;
 	vm_set_slot(vm, 1, HOLE, 0, NULL, 0);
+	/* From a read KVM knows that this is no memory, and does not ask Redoubt again. */
+	vcpu_call(v, g_load, at);
+	if (v->exit != KVM_EXIT_MMIO)
+		tap_bail("the hole is not one");
+	vcpu_resume(v);
 	vcpu_call(v, op->fn, at);
 	if (!ok(v->exit == KVM_EXIT_MMIO && !v->run->mmio.is_write &&
 		v->run->mmio.phys_addr == at && v->run->mmio.len == op->bytes,
