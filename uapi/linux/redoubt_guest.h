@@ -58,7 +58,7 @@
  * operator's alone to change. -EINVAL bad range or attr, -EFAULT a frame is not
  * RAM, -ENOMEM (-12) no free node: donate one and repeat; nothing was changed.
  * -EBUSY: a frame holds a structure that KVM itself writes (kvmclock, steal
- * time, async #PF, PV EOI).
+ * time, async #PF, PV EOI), or held one last: KVM would go back there unasked.
  */
 #define RDT_HC_PROTECT		(RDT_HC_BASE + 4)
 #define RDT_ACT_NONE		0
