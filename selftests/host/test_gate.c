@@ -35,20 +35,11 @@ static int64_t hc(uint64_t nr, uint64_t a, uint64_t b, uint64_t c)
 	return vcpu_call(v, g_hc, nr, a, b, c);
 }
 
-static bool done(struct vcpu *who, const char *what)
-{
-	if (vcpu_done(who))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(who);
-	return false;
-}
-
 static int64_t call(uint64_t op, uint64_t a, uint64_t b)
 {
 	int64_t ret = vcpu_call(v, g_drv_call, op, a, b, 0);
 
-	done(v, "a call of the inside");
+	vcpu_must_end(v, "a call of the inside");
 	return ret;
 }
 
@@ -390,7 +381,7 @@ static int64_t enter_at(uint64_t target)
 {
 	int64_t ret = vcpu_call(v, g_enter_at, target);
 
-	done(v, "a jump");
+	vcpu_must_end(v, "a jump");
 	return ret;
 }
 
@@ -509,7 +500,7 @@ static void test_two_vcpus(void)
 	*(uint64_t *)vm_host(vm, DRV_OUTSIDE + 0x200) = 0;
 	remap(DRV_DATA, DRV_OUTSIDE);
 	is(vcpu_resume(v1), 0x7777, "B12 inside, the address means what it did");
-	done(v1, "vCPU 1 leaves");
+	vcpu_must_end(v1, "vCPU 1 leaves");
 	is(vm_u64(vm, own), 0x7777, "B12 the driver's frame is written");
 	is(vm_u64(vm, DRV_OUTSIDE + 0x200), 0, "B12 the other is not");
 	is(call(IN_LOAD, own, 0), 0x7777, "B12 nor for a new call");
@@ -517,7 +508,7 @@ static void test_two_vcpus(void)
 	is(rdt_info(r).slots_busy, 0, "B7 all have left");
 
 	is(vcpu_call(v, g_stale, own, 500), 0, "B8 500 times in, out, denied at once");
-	done(v, "in and out");
+	vcpu_must_end(v, "in and out");
 }
 
 /* ---- B9: events inside ----------------------------------------------------------------- */
@@ -574,7 +565,7 @@ static void test_events(void)
 			memset(seen, 0, sizeof(*seen));
 			is(vcpu_call(v, g_call_if, IN_EVENT, events[i].ev, DRV_UNMAPPED, how),
 			   events[i].result, "%s: the result", name);
-			if (!done(v, name))
+			if (!vcpu_must_end(v, name))
 				continue;
 			is(seen->count, events[i].count, "%s: the handler ran", name);
 			is(seen->vector, events[i].vector, "%s: the vector", name);
@@ -597,7 +588,7 @@ static void test_nmi(void)
 		if (ioctl(v->fd, KVM_NMI))
 			tap_bail("KVM_NMI");
 		is(vcpu_resume(v), 42, "B9 NMI %d: the result", i);
-		done(v, "NMI");
+		vcpu_must_end(v, "NMI");
 		is(seen->count, i, "B9 NMI %d: the handler ran once", i);
 		is(seen->vector, 2, "B9 NMI %d: the vector", i);
 	}
@@ -637,7 +628,7 @@ static void test_migrate(void)
 		good += vcpu_call(from, g_drv_call, IN_ECHO, 1, 1, 0) == 2;
 		got = take_over(to, frame);
 		good += got == result;
-		if (!done(to, "taken over") || got != result)
+		if (!vcpu_must_end(to, "taken over") || got != result)
 			tap_diag("round %d: %#lx", i, got);
 		clean_ += !s->leaked;
 	}
@@ -826,7 +817,7 @@ static void test_stack(void)
 				memset((uint8_t *)who->run + who->run->io.data_offset, 0x41, 1);
 				vector = vcpu_resume(who);
 			}
-			done(who, name);
+			vcpu_must_end(who, name);
 			is(vector, smash[i].vector, "%s: the vector", name);
 			ok(!memcmp(before, vm_host(vm, stack), PAGE_SIZE), "%s: it is unchanged", name);
 			if (ok(only(smash[i].type, RDT_ACT_DENY, RDT_CLS_DRV_DATA, smash[i].gpa, 0, &ev),
@@ -839,7 +830,7 @@ static void test_stack(void)
 	memcpy(vm_host(vm, GUEST_STACKS), outside, GUEST_STACK);
 	is(rdt_info(r).slots_busy, 1, "B10 the thread still waits");
 	is(take_over(v1, frame), 0x5eed * 2 + 0x1ea5, "B10 and finishes rightly");
-	done(v1, "the thread");
+	vcpu_must_end(v1, "the thread");
 	is(rdt_info(r).slots_busy, 0, "B10 its slot is free");
 	is(hc(RDT_HC_RESUME, token, 0, 0), -EINVAL, "B10 and its token used up");
 	is(call(IN_ECHO, 1, 2), 3, "B10 the slot is good for another");

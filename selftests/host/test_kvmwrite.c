@@ -40,15 +40,6 @@ static int64_t protect(uint64_t gpa, uint64_t pages, int action)
 	return hc(RDT_HC_PROTECT, gpa, pages, RDT_ATTR(action, RDT_CLS_OTHER));
 }
 
-static bool done(const char *what)
-{
-	if (vcpu_done(v))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(v);
-	return false;
-}
-
 /* All events since the last time; up to @max of them are kept. */
 static unsigned int raised(struct rdt_event *ev, unsigned int max)
 {
@@ -104,7 +95,7 @@ static void test_ins(void)
 		rdt_drain(r);
 		vcpu_call(v, g_insb, at, 3);
 		feed(0x7e);
-		done(name);
+		vcpu_must_end(v, name);
 		is(vm_u64(vm, at), logged ? 0x7e7e7e : 0, "%s: what is there", name);
 		/* KVM writes all that it has got at once. */
 		if (ok(only(RDT_EV_WRITE, logged ? RDT_ACT_LOG : RDT_ACT_DENY, at, &ev),
@@ -220,7 +211,7 @@ static void try_op(const struct op *op, int page, void *mem)
 	vm_set_slot(vm, 1, HOLE, HOLE_PAGES * PAGE_SIZE, mem, 0);
 	rdt_drain(r);
 	vector = vcpu_resume(v);
-	if (!done(name))
+	if (!vcpu_must_end(v, name))
 		return;
 	/* A plain store of the emulator that is refused is left out; a locked one faults. */
 	is(vector, refused && op->locked ? gp : -1, "%s: the vector", name);
@@ -278,7 +269,7 @@ static void test_emulated_walk(void)
 		is(protect(FORGED, 1, RDT_ACT_DENY), 0, "A9 a forged page table under DENY");
 		vcpu_call(v, g_insb, FORGED_GVA + accessed * PAGE_SIZE + 0x20, 3);
 		feed(0x7e);
-		done("A9 rep insb through a forged page table");
+		vcpu_must_end(v, "A9 rep insb through a forged page table");
 		is(forged[accessed], old, "A9 KVM's page walk sets no %s in it",
 		   accessed ? "dirty bit" : "accessed bit");
 	}
@@ -311,7 +302,7 @@ static void test_wall_clock(void)
 			memcpy(before, vm_host(vm, refused[k]), 64);
 			rdt_drain(r);
 			vcpu_call(v, g_wrmsr, msr, refused[k]);
-			done("A9 wall clock");
+			vcpu_must_end(v, "A9 wall clock");
 			ok(!memcmp(before, vm_host(vm, refused[k]), 64),
 			   "A9 wall clock %#x, frame %u: nothing is written", msr, k);
 			if (ok(only(RDT_EV_KVM_WRITE, RDT_ACT_DENY, refused[k], ev),
@@ -520,7 +511,7 @@ static int64_t late_read(void)
 	late_next += PAGE_SIZE;
 	pthread_join(thread, NULL);
 	vcpu_call(v, g_cli);
-	done("A9 a page that comes late");
+	vcpu_must_end(v, "A9 a page that comes late");
 	return vector;
 }
 

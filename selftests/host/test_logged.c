@@ -43,15 +43,6 @@ static uint64_t events(void)
 	return rdt_count(r, RDT_EV_WRITE);
 }
 
-static bool done(struct vcpu *cpu, const char *what)
-{
-	if (vcpu_done(cpu))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(cpu);
-	return false;
-}
-
 static int protect(uint64_t gpa, uint64_t pages, int action, int cls)
 {
 	return rdt_protect(r, gpa, pages, action, cls);
@@ -96,7 +87,7 @@ static void run_counts(int vcpus, uint64_t rounds, const char *name)
 		vcpu_start(&vm->vcpu[i], g_count, rounds, 0x200 + 8 * i);
 	for (int i = 0; i < vcpus; i++) {
 		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], name);
+		vcpu_must_end(&vm->vcpu[i], name);
 	}
 }
 
@@ -180,7 +171,7 @@ static void test_disturbed(const char *name, void *(*fn)(void *), void *arg, boo
 	pthread_create(&thread, NULL, fn, arg);
 	for (int i = 0; i < 4; i++) {
 		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], name);
+		vcpu_must_end(&vm->vcpu[i], name);
 		vm->vcpu[i].thread = 0;
 	}
 	stop = true;
@@ -280,7 +271,7 @@ static void test_events(void)
 		before = events();
 		is(vcpu_call(v, kinds[i].fn, top), kinds[i].traps, "A10 %s with a logged stack",
 		   kinds[i].name);
-		if (!done(v, kinds[i].name))
+		if (!vcpu_must_end(v, kinds[i].name))
 			continue;
 		while (rdt_next(r, &ev))
 			delivered += ev.type == RDT_EV_WRITE && ev.flags & RDT_EVF_EVENT;
@@ -328,7 +319,7 @@ static void test_nmi(void)
 		for (int k = 0; k < 10 && !vcpu_done(v) && v->exit == KVM_EXIT_IO; k++)
 			vcpu_resume(v);
 		is(v->value, 1, "A10 an NMI with a logged stack: once");
-		done(v, "NMI");
+		vcpu_must_end(v, "NMI");
 	}
 	is(vm_var(vm, guest_cpus[0])->count[NMI], n + 3, "A10 and the next NMI comes too");
 }
@@ -384,14 +375,14 @@ static void test_guest_debugs(void)
 	want = vcpu_call(v, g_own_tf, PLAIN);
 	before = events();
 	is(vcpu_call(v, g_own_tf, LOG), want, "A10 the guest's own single-stepping: a #DB each");
-	done(v, "TF");
+	vcpu_must_end(v, "TF");
 	is(events() - before, 3, "A10 and an event each");
 	is(*vm_var(vm, db_bits) & 0x400f, 0x4000, "A10 and DR6.BS says why");
 
 	memset(vm_host(vm, LOG), 0, 16);
 	before = events();
 	is(vcpu_call(v, g_watch, LOG, 5), 5, "A10 the guest's own watchpoint strikes each time");
-	done(v, "DR0");
+	vcpu_must_end(v, "DR0");
 	is(events() - before, 10, "A10 and an event each");
 	is(*vm_var(vm, db_bits) & 0x400f, 1, "A10 and DR6 says which");
 }
@@ -427,7 +418,7 @@ static void test_vmm_debugs(void)
 	ok(n >= 6 && n < 50, "A10 the VMM's single-stepping goes on (%ld)", n);
 	is(same, 0, "A10 one instruction at a time");
 	is(v->value, 7, "A10 to the end");
-	done(v, "KVM_SET_GUEST_DEBUG");
+	vcpu_must_end(v, "KVM_SET_GUEST_DEBUG");
 	is(events() - before, 2, "A10 and an event each");
 }
 
@@ -513,7 +504,7 @@ static void test_page_tables(void)
 		is(protect(table, 1, action, RDT_CLS_PGTABLE), 0, "A10 a page table under %s", name);
 		before = events();
 		is(vcpu_call(v, g_touch_all, 3), 3 * MANY_PAGES, "A10 %s: the guest walks them", name);
-		done(v, "walk");
+		vcpu_must_end(v, "walk");
 		for (int i = 0; i < MANY_PAGES; i++) {
 			bad += vm_u64(vm, MANY + i * PAGE_SIZE) != 3;
 			bad += (vm_u64(vm, pte + 8 * i) & (PTE_A | PTE_D)) != (PTE_A | PTE_D);
@@ -521,14 +512,14 @@ static void test_page_tables(void)
 		is(bad, 0, "A10 %s: each store is there, each entry is accessed and dirty", name);
 		ring3 = vm_u64(vm, MANY);
 		is(vcpu_call(v, g_from_ring3, MANY_GVA), ring3 + 1, "A10 %s: from ring 3 too", name);
-		done(v, "ring 3");
+		vcpu_must_end(v, "ring 3");
 		n = vm_var(vm, guest_cpus[0])->count[0x81];
 		is(vcpu_call(v, g_syscall, 0), n + 1, "A10 %s: SYSCALL and SYSRET", name);
-		done(v, "SYSCALL");
+		vcpu_must_end(v, "SYSCALL");
 		is(vcpu_call(v, g_on_stack_all, PLAIN + 0x800), 4, "A10 %s: events are delivered", name);
-		done(v, "events");
+		vcpu_must_end(v, "events");
 		is(vcpu_call(v, g_cpuid_loop, 5), 5, "A10 %s: intercepted instructions", name);
-		done(v, "CPUID");
+		vcpu_must_end(v, "CPUID");
 		is(events(), before, "A10 %s: none of this is an event", name);
 
 		struct rdt_event ev;
@@ -537,7 +528,7 @@ static void test_page_tables(void)
 		rdt_drain(r);
 		is(vcpu_call(v, g_pte, pte, old ^ PTE_W), action == RDT_ACT_LOG ? -1 : GP,
 		   "A10 %s: a write to an entry", name);
-		done(v, "entry");
+		vcpu_must_end(v, "entry");
 		is(vm_u64(vm, pte), action == RDT_ACT_LOG ? old ^ PTE_W : old,
 		   "A10 %s: the entry is as it should be", name);
 		ok(rdt_find(r, RDT_EV_WRITE, &ev) && ev.gpa == pte && ev.action == action &&
@@ -584,7 +575,7 @@ static void test_detach(void)
 	is(ioctl(r->fd, RDT_VM_DETACH), 0, "A10 detach in the middle of it");
 	for (int i = 0; i < 4; i++) {
 		vcpu_join(&vm->vcpu[i]);
-		done(&vm->vcpu[i], "detached");
+		vcpu_must_end(&vm->vcpu[i], "detached");
 	}
 	check_counts(4, 0, 20 * ROUNDS, false, "detached");
 }

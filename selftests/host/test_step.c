@@ -201,15 +201,6 @@ static void see_set(uint64_t gva, uint64_t gpa)
 	*(uint64_t *)vm_host(vm, vm_pte(vm, gva + P_RO)) &= ~PTE_W;
 }
 
-static bool done(const char *what)
-{
-	if (vcpu_done(v))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(v);
-	return false;
-}
-
 /* An address in a set as if it were in the other. */
 static uint64_t same(uint64_t a)
 {
@@ -242,7 +233,7 @@ static void run_scenario(const struct scenario *s)
 	memcpy(&want, got, sizeof(want));
 	vcpu_call(v, g_begin);
 	result = vcpu_call(v, s->fn, LOG);
-	if (!done(s->name))
+	if (!vcpu_must_end(v, s->name))
 		return;
 	is(result, plain, "A10 step %s: the result", s->name);
 	ok(!memcmp(vm_host(vm, PLAIN_GPA), vm_host(vm, LOG_GPA), STACK_LOW) &&
@@ -347,7 +338,7 @@ static void test_interrupted(void)
 	*counter = 0;
 	writes = rdt_count(r, RDT_EV_WRITE);
 	is(vcpu_call(v, g_count, COUNTERS, n, 1), n, "A10 step under timer interrupts: each write once");
-	done("timer");
+	vcpu_must_end(v, "timer");
 	is(rdt_count(r, RDT_EV_WRITE) - writes, n, "A10 step under timer interrupts: each reported once");
 	ok(vcpu_call(v, g_irqs) > 20, "A10 step: there were interrupts (%lu)", vcpu_call(v, g_irqs));
 	is(vcpu_call(v, g_irqs_with_tf), 0, "A10 step: no handler saw a TF that is not the guest's");
@@ -373,7 +364,7 @@ static void test_interrupted(void)
 		ioctl(v->fd, KVM_SET_REGS, &regs);
 	}
 	every_ms(0);
-	done("signals");
+	vcpu_must_end(v, "signals");
 	is(v->value, n, "A10 step under pauses by the VMM: each write once");
 	is(rdt_count(r, RDT_EV_WRITE) - writes, n, "A10 step under pauses: each reported once");
 	ok(stops > 3, "A10 step: there were pauses (%lu)", stops);
@@ -392,7 +383,7 @@ static void test_interrupted(void)
 	} while (v->exit == KVM_EXIT_DEBUG && steps < 10000);
 	debug.control = 0;
 	ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
-	done("debugger");
+	vcpu_must_end(v, "debugger");
 	is(v->value, 20, "A10 step under the VMM's debugger: each write once");
 	is(rdt_count(r, RDT_EV_WRITE) - writes, 20, "A10 step under the debugger: each reported once");
 	ok(moved >= 40 && steps == moved + 1, "A10 step: the debugger stops at each instruction (%lu, %lu)",

@@ -41,15 +41,6 @@ static uint64_t events(uint32_t type)
 	return rdt_count(r, type);
 }
 
-static bool done(const char *what)
-{
-	if (vcpu_done(v))
-		return true;
-	ok(false, "%s: the guest goes on", what);
-	vcpu_explain(v);
-	return false;
-}
-
 /* ---- DENY -------------------------------------------------------------------- */
 
 static void test_node_pages(void)
@@ -341,7 +332,7 @@ static void try_form(const struct form *f, uint64_t offset)
 	rdt_drain(r);
 	count = events(RDT_EV_WRITE);
 	got = vcpu_call(v, f->fn, LOG + offset);
-	if (!done(name))
+	if (!vcpu_must_end(v, name))
 		return;
 	is(got, want, "%s: registers and flags", name);
 	ok(!memcmp(vm_host(vm, LOG - PAGE_SIZE), vm_host(vm, PLAIN), 4 * PAGE_SIZE),
@@ -437,7 +428,7 @@ static void test_page_tables(void)
 			is(events(RDT_EV_WRITE), count, "A10 %s: a page walk is no event", name);
 			is(vcpu_call(v, g_store, pte, 0), gp, "A10 %s: a write is denied", name);
 		}
-		done(name);
+		vcpu_must_end(v, name);
 		ok((vm_u64(vm, pte) & (PTE_A | PTE_D)) == (PTE_A | PTE_D),
 		   "A10 %s: accessed and dirty are set", name);
 	}

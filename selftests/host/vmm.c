@@ -413,3 +413,12 @@ void vcpu_explain(struct vcpu *v)
 		tap_diag("MMIO %s at %#llx", v->run->mmio.is_write ? "write" : "read",
 			 v->run->mmio.phys_addr);
 }
+
+bool vcpu_must_end(struct vcpu *v, const char *what)
+{
+	if (vcpu_done(v))
+		return true;
+	ok(false, "%s: the guest goes on", what);
+	vcpu_explain(v);
+	return false;
+}

@@ -113,6 +113,8 @@ void vcpu_run(struct vcpu *v);
 bool vcpu_done(const struct vcpu *v);
 /* TAP diagnostics: how the guest stopped. */
 void vcpu_explain(struct vcpu *v);
+/* vcpu_done(); if not, a failed result that says where it stands. */
+bool vcpu_must_end(struct vcpu *v, const char *what);
 
 void vcpu_regs(struct vcpu *v, struct kvm_regs *regs);
 void vcpu_sregs(struct vcpu *v, struct kvm_sregs *sregs);
