@@ -324,6 +324,69 @@ static void test_nmi(void)
 	is(vm_var(vm, guest_cpus[0])->count[NMI], n + 3, "A10 and the next NMI comes too");
 }
 
+/*
+ * While a handler of an NMI is stepped, and its IRET (which, with a descriptor not
+ * accessed in a logged GDT, writes too), the next one has to wait.
+ */
+#define SEL_SPARE	0x400
+#define PORT_NMI	0x80
+
+static u64 nmi_depth, nmi_nested, nmi_handled;
+
+static u64 logging_nmi(struct trap_frame *f)
+{
+	volatile u64 *gdt = (volatile u64 *)(LOG + PAGE_SIZE);
+
+	if (f->vector != NMI)
+		return 0;
+	nmi_nested += nmi_depth++ > 0;
+	for (int i = 0; i < 4; i++) {
+		asm volatile("incq (%0)" : : "r"(LOG + 0x300) : "memory", "cc");
+		/* The host sends another here. */
+		if (!nmi_handled && i == 1)
+			asm volatile("outb %%al, %0" : : "i"(PORT_NMI) : "memory");
+	}
+	nmi_nested += nmi_depth > 1;
+	nmi_depth--;
+	nmi_handled++;
+	gdt[SEL_SPARE / 8] = gdt[SEL_CODE0 / 8] & ~(1ull << 40);
+	f->cs = SEL_SPARE;
+	return 1;
+}
+
+static u64 g_nested_nmi(u64 gdt)
+{
+	volatile struct __attribute__((packed)) { u16 limit; u64 base; } old, new = { PAGE_SIZE - 1, gdt };
+
+	nmi_depth = nmi_nested = nmi_handled = 0;
+	asm volatile("sgdt %0; lgdt %1" : "=m"(old) : "m"(new));
+	this_cpu()->on_trap = logging_nmi;
+	while (nmi_handled < 2)
+		asm volatile("outb %%al, %0" : : "i"(PORT_NMI) : "memory");
+	this_cpu()->on_trap = NULL;
+	asm volatile("pushq %1; leaq 1f(%%rip), %%rax; pushq %%rax; lretq; 1: lgdt %0"
+		     : : "m"(old), "i"(SEL_CODE0) : "rax", "memory");
+	return nmi_nested;
+}
+
+static void test_nmi_in_nmi(void)
+{
+	uint64_t n = vm_var(vm, guest_cpus[0])->count[NMI], before = vm_u64(vm, LOG + 0x300);
+
+	memcpy(vm_host(vm, LOG + PAGE_SIZE), vm_host(vm, GUEST_GDT), SEL_SPARE);
+	vcpu_call(v, g_nested_nmi, LOG + PAGE_SIZE);
+	/* From the loop, and from the handler of that. */
+	for (int k = 0; k < 20 && !vcpu_done(v) && v->exit == KVM_EXIT_IO; k++) {
+		if (k < 2)
+			ioctl(v->fd, KVM_NMI, 0);
+		vcpu_resume(v);
+	}
+	is(v->value, 0, "A10 an NMI waits for the end of a handler that is stepped");
+	is(vm_var(vm, guest_cpus[0])->count[NMI], n + 2, "A10 and comes then");
+	is(vm_u64(vm, LOG + 0x300), before + 8, "A10 both handlers' stores were done, once");
+	vcpu_must_end(v, "NMI in an NMI");
+}
+
 /* ---- steps in steps ----------------------------------------------------------------- */
 
 static u64 db_bits;
@@ -594,6 +657,7 @@ int main(void)
 	test_smp();
 	test_events();
 	test_nmi();
+	test_nmi_in_nmi();
 	test_guest_debugs();
 	test_vmm_debugs();
 	test_dirty();

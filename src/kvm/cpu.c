@@ -24,12 +24,24 @@ static unsigned long cr3_read(struct kvm_vcpu *vcpu)
 	return vcpu->arch.cr3;
 }
 
+/* What hooks below have kept waiting: KVM is to look again. */
+static void take_held(struct kvm_vcpu *vcpu)
+{
+	struct kvm_lapic *apic = vcpu->arch.apic;
+
+	if (unlikely(vcpu->arch.smi_pending ||
+		     (apic && READ_ONCE(rdt_member(apic, kvm_lapic, pending_events)))))
+		kvm_make_request(KVM_REQ_EVENT, vcpu);
+}
+
 void rdt_cpu_set_view(struct kvm_vcpu *vcpu, u8 view)
 {
 	struct kvm_mmu *mmu = &vcpu->arch.root_mmu;
 
 	mmu->root_role.word = rdt_role_word(mmu->root_role.word, view);
 	kvm_mmu_new_pgd(vcpu, mmu->root.pgd);
+	if (view == RDT_VIEW_ROOT)
+		take_held(vcpu);
 	/*
 	 * EPT tags translations with the root. NPT tags them with the ASID only,
 	 * which the views of a vCPU share.
@@ -181,3 +193,52 @@ static void hook_kvm_mmu_load(struct pt_regs *args)
 	mmu->root_role.word = rdt_role_word(mmu->root_role.word,
 					    rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT);
 }
+
+/*
+ * SMI and INIT take no gate of an IDT, so no asynchronous exit comes before them: SMM's
+ * save area in guest memory would get the registers of the inside, and its handler could
+ * send them elsewhere. Both wait until the vCPU is outside, as they do for SMM, VMX
+ * operation and GIF=0; take_held() has KVM look again then.
+ */
+static bool inside(struct kvm_vcpu *vcpu)
+{
+	struct rdt_vcpu *rv;
+	struct rdt_vm *vm;
+	bool is;
+
+	/* A vCPU that is blocked is not in kvm->srcu: see rdt_vm_detach(). */
+	rcu_read_lock();
+	vm = rdt_vm_find(vcpu->kvm);
+	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	is = rv && rdt_core_vcpu_view(rv->core) != RDT_VIEW_ROOT;
+	rcu_read_unlock();
+	return is;
+}
+
+#define RDT_HOLDS(_vendor, _mod, _V)							\
+	/* Not in the self-test: its guest is sent neither. */				\
+	RDT_REPLACE(_mod, _vendor##_smi_allowed, _V, false);				\
+	static int hook_##_vendor##_smi_allowed(struct kvm_vcpu *vcpu, bool for_injection)	\
+	{										\
+		int r = 0;								\
+											\
+		rdt_hook_enter(&rdt_hook_##_vendor##_smi_allowed);			\
+		if (!inside(vcpu))							\
+			r = rdt_orig(_vendor##_smi_allowed)(vcpu, for_injection);	\
+		rdt_hook_leave();							\
+		return r;								\
+	}										\
+	RDT_REPLACE(_mod, _vendor##_apic_init_signal_blocked, _V, false);		\
+	static bool hook_##_vendor##_apic_init_signal_blocked(struct kvm_vcpu *vcpu)	\
+	{										\
+		bool r = true;								\
+											\
+		rdt_hook_enter(&rdt_hook_##_vendor##_apic_init_signal_blocked);		\
+		if (!inside(vcpu))							\
+			r = rdt_orig(_vendor##_apic_init_signal_blocked)(vcpu);		\
+		rdt_hook_leave();							\
+		return r;								\
+	}
+
+RDT_HOLDS(svm, kvm_amd, RDT_SVM)
+RDT_HOLDS(vmx, kvm_intel, RDT_VMX)

@@ -131,6 +131,10 @@ extern struct rdt_hook
 	rdt_hook_kvm_mmu_hugepage_adjust,  /* fault.c: no huge page over a restricted frame */
 	rdt_hook_make_huge_page_split_spte,/* fault.c: a split must not give X back */
 	rdt_hook_kvm_mmu_load,		   /* cpu.c: a new root is one of the vCPU's view */
+	rdt_hook_svm_smi_allowed,	   /* cpu.c: no SMI takes the registers of the inside along */
+	rdt_hook_vmx_smi_allowed,	   /* cpu.c */
+	rdt_hook_svm_apic_init_signal_blocked, /* cpu.c: nor starts INIT anew in there */
+	rdt_hook_vmx_apic_init_signal_blocked, /* cpu.c */
 	rdt_hook_kvm_emulate_hypercall,	   /* hypercall.c */
 	rdt_hook_svm_handle_exit,	   /* step.c: every exit of a vCPU that steps */
 	rdt_hook_vmx_handle_exit,	   /* step.c */

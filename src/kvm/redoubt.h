@@ -52,7 +52,8 @@ struct rdt_step {
 	bool moved;			/* valid when parked */
 	u8 insn;			/* enum insn */
 	u8 outcome;			/* RDT_STEP_* of rdt_core_step_end(), when stolen */
-	bool intn, sce, shadow, tf, window, nmi; /* what arming changed, or found */
+	bool intn, sce, shadow, tf, window; /* what arming changed, or found */
+	bool nmi, nmi_blocked;		/* VMX */
 	u32 exceptions;
 	u32 intr_state;			/* VMX */
 	u32 tries;

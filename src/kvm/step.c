@@ -46,7 +46,7 @@ static atomic_t stepping;
 enum insn {
 	INSN_PLAIN,
 	INSN_POPF,	/* TF afterwards is the instruction's */
-	INSN_IRET,	/* likewise; VMX: and NMIs are unblocked */
+	INSN_IRET,	/* likewise; and NMIs are unblocked */
 	INSN_EMULATE,	/* pushf, syscall: stores TF; mov ss: delays the trap; VMX: sti, cli */
 	INSN_SYSRET,	/* takes TF from R11, and KVM cannot emulate it */
 	INSN_INTN,	/* stores TF, and is intercepted */
@@ -200,6 +200,56 @@ static void svm_disarm(struct rdt_vcpu *rv, bool done)
 	}
 }
 
+RDT_IMPORT(kvm_intel, vmx_set_nmi_mask, RDT_VMX);
+
+/* A plain VMWRITE would leave what KVM remembers of it behind. */
+static void vmx_block_nmi(struct kvm_vcpu *vcpu, bool block)
+{
+	rdt_call(vmx_set_nmi_mask)(vcpu, block);
+}
+
+static bool vmx_nmi_blocked(void)
+{
+	return vmread(GUEST_INTERRUPTIBILITY_INFO) & GUEST_INTR_STATE_NMI;
+}
+
+/*
+ * Were NMIs blocked before the instruction that faulted? By bit 12 of the exit's
+ * qualification it is an IRET that has unblocked them, and KVM has blocked them again for
+ * the next try. Bochs sets it for any instruction behind an IRET that faulted; then
+ * what KVM noted at the exit counts.
+ */
+static bool vmx_nmi_was_blocked(struct rdt_vcpu *rv)
+{
+	struct loaded_vmcs *lv = rdt_member(rv->kvcpu, vcpu_vmx, loaded_vmcs);
+
+	if (!rv->step.event && vmread(EXIT_QUALIFICATION) & INTR_INFO_UNBLOCK_NMI)
+		return rv->step.insn == INSN_IRET || !rdt_member(lv, loaded_vmcs, nmi_known_unmasked);
+	return vmx_nmi_blocked();
+}
+
+/*
+ * By that bit 12 KVM may have blocked NMIs behind a fault in the step: the window would
+ * stay shut, and the step go on.
+ */
+static void vmx_keep_window(struct rdt_vcpu *rv)
+{
+	struct rdt_step *s = &rv->step;
+
+	/* The put hook disarms, and may have blocked them for good. */
+	preempt_disable();
+	if (s->armed && !s->tf && s->insn != INSN_IRET && vmx_nmi_blocked())
+		vmx_block_nmi(rv->kvcpu, false);
+	preempt_enable();
+}
+
+/* Is the trap flag in the step's way of trapping nobody's but ours? */
+static bool vmx_own_tf(struct rdt_vcpu *rv)
+{
+	return !(rv->step.rflags & X86_EFLAGS_TF) &&
+	       !(rv->kvcpu->guest_debug & KVM_GUESTDBG_SINGLESTEP);
+}
+
 static u32 *vmx_exec(struct kvm_vcpu *vcpu)
 {
 	struct loaded_vmcs *lv = rdt_member(vcpu, vcpu_vmx, loaded_vmcs);
@@ -236,20 +286,45 @@ void rdt_step_keep_trap(struct kvm_vcpu *vcpu)
 
 #define SHADOWS	(GUEST_INTR_STATE_STI | GUEST_INTR_STATE_MOV_SS)
 
-/* A fault has no trap behind it. Bochs says it has. */
+/* A fault, or an instruction that exits, has no trap behind it. Bochs says it has. */
 static void vmx_forget_trap(void)
 {
 	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS, 0);
 }
 
+static void vmx_forget_single_step(void)
+{
+	vmwrite(GUEST_PENDING_DBG_EXCEPTIONS,
+		vmread(GUEST_PENDING_DBG_EXCEPTIONS) & ~(unsigned long)DR6_BS);
+}
+
+/* VMX: how to step this instruction, or the delivery. False: not at all. */
+static bool vmx_plan(struct rdt_vcpu *rv, const struct rdt_cpu *cpu)
+{
+	struct rdt_step *s = &rv->step;
+	bool traps = !s->event && vmx_traps(rv->kvcpu), rex_w;
+
+	s->insn = INSN_PLAIN;
+	if (!s->event && (traps || vmx_nmi_blocked()))
+		s->insn = classify(rv->kvcpu, cpu, &rex_w);
+	s->nmi_blocked = vmx_nmi_was_blocked(rv);
+	s->tf = traps || (!s->event && s->nmi_blocked && s->insn != INSN_IRET);
+	if (s->tf)
+		return s->insn == INSN_PLAIN;
+	if (!s->nmi_blocked)
+		s->insn = INSN_PLAIN;
+	return true;
+}
+
 /*
  * VMX: the NMI window, which opens before any instruction while NMIs are not blocked.
  * A shadow keeps it shut, and all events off, for one instruction. An event to inject
- * goes without: there the window opens behind the delivery.
+ * goes without: there the window opens behind the delivery. An IRET from an NMI opens it
+ * itself.
  *
- * VM entry takes no shadow together with TF, the guest's or a debugger's. Then that trap
- * ends the step, with interrupts kept off by IF and NMIs by an NMI; what would show
- * these is for the emulator.
+ * In an NMI's handler the trap is TF's: interrupts are kept off by IF then, and what would
+ * show these is for the emulator. So it is when the vCPU is single-stepped anyway, by itself
+ * or a debugger, as VM entry takes no shadow together with TF; NMIs are blocked for it.
  */
 static void vmx_arm(struct rdt_vcpu *rv)
 {
@@ -263,7 +338,6 @@ static void vmx_arm(struct rdt_vcpu *rv)
 	s->intr_state = state;
 	s->window = *vmx_exec(vcpu) & CPU_BASED_NMI_WINDOW_EXITING;
 	s->nmi = false;
-	s->tf = !s->event && vmx_traps(vcpu);
 	if (s->tf) {
 		vmx_set_flags(vcpu, (flags | X86_EFLAGS_TF) & ~(unsigned long)X86_EFLAGS_IF);
 		vmwrite(GUEST_INTERRUPTIBILITY_INFO, (state & ~SHADOWS) | GUEST_INTR_STATE_NMI);
@@ -271,7 +345,8 @@ static void vmx_arm(struct rdt_vcpu *rv)
 		return;
 	}
 	vmx_set_exec(vcpu, CPU_BASED_NMI_WINDOW_EXITING, 0);
-	state &= ~GUEST_INTR_STATE_NMI;
+	if (s->insn != INSN_IRET)
+		state &= ~GUEST_INTR_STATE_NMI;
 	if (!s->event)
 		state = (state & ~SHADOWS) | GUEST_INTR_STATE_MOV_SS;
 	vmwrite(GUEST_INTERRUPTIBILITY_INFO, state);
@@ -294,6 +369,10 @@ static void vmx_disarm(struct rdt_vcpu *rv, bool done)
 	vmwrite(EXCEPTION_BITMAP, s->exceptions);
 	if (!s->tf && !s->window)
 		vmx_set_exec(vcpu, 0, CPU_BASED_NMI_WINDOW_EXITING);
+	if (s->tf && vmx_own_tf(rv)) {
+		vmx_set_flags(vcpu, vmread(GUEST_RFLAGS) & ~(unsigned long)X86_EFLAGS_TF);
+		vmx_forget_single_step();
+	}
 	if (s->tf)
 		vmx_set_flags(vcpu, vmread(GUEST_RFLAGS) | (s->rflags & X86_EFLAGS_IF));
 	if (s->nmi && !done && vcpu->arch.exception.injected) {
@@ -303,13 +382,12 @@ static void vmx_disarm(struct rdt_vcpu *rv, bool done)
 	if (!s->event && !done)
 		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
 			(state & ~SHADOWS) | (s->intr_state & SHADOWS));
-	/*
-	 * Else NMIs are left as the CPU has them. To block them again as they were before,
-	 * Documentation/status.md tells what must be answered first.
-	 */
-	if (s->tf && !(s->intr_state & GUEST_INTR_STATE_NMI))
-		vmwrite(GUEST_INTERRUPTIBILITY_INFO,
-			vmread(GUEST_INTERRUPTIBILITY_INFO) & ~(unsigned long)GUEST_INTR_STATE_NMI);
+	/* An NMI delivered, as an exception that blocks nothing; an IRET executed. */
+	if (done && s->nmi)
+		s->nmi_blocked = true;
+	else if (done && s->insn == INSN_IRET)
+		s->nmi_blocked = false;
+	vmx_block_nmi(vcpu, s->nmi_blocked);
 	/* What was kept off may come now, and KVM may have asked for that window too. */
 	kvm_make_request(KVM_REQ_EVENT, vcpu);
 }
@@ -431,12 +509,12 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 	/* kvm_intel.vnmi=0 */
 	if (rdt_is_vmx && !(vmread(PIN_BASED_VM_EXEC_CONTROL) & PIN_BASED_VIRTUAL_NMIS))
 		return 0;
-	s->insn = INSN_PLAIN;
-	if (!rdt_is_vmx && !f->vectoring) {
-		s->insn = classify(vcpu, cpu, &rex_w);
-	} else if (!f->vectoring && vmx_traps(vcpu)) {
-		if (classify(vcpu, cpu, &rex_w) != INSN_PLAIN)
+	s->event = f->vectoring;
+	if (rdt_is_vmx) {
+		if (!vmx_plan(rv, cpu))
 			return 0;
+	} else {
+		s->insn = s->event ? INSN_PLAIN : classify(vcpu, cpu, &rex_w);
 	}
 	if (s->insn == INSN_EMULATE)
 		return 0;
@@ -456,7 +534,6 @@ int rdt_step_begin(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_faul
 		rdt_step_unclaim(vm);
 		return 0;
 	}
-	s->event = f->vectoring;
 	s->rip = cpu->rip;
 	s->rsp = cpu->rsp;
 	s->rflags = cpu->rflags;
@@ -741,13 +818,21 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 	enum seen seen = vmx_seen(rv, info);
 	bool done;
 	u8 out;
+	int r;
 
 	if (s->armed && (seen == SEEN_HOST || seen == SEEN_FAULT)) {
 		if (seen == SEEN_FAULT && s->tf)
 			vmx_forget_trap();
-		return rdt_orig(vmx_handle_exit)(vcpu, fastpath);
+		r = rdt_orig(vmx_handle_exit)(vcpu, fastpath);
+		vmx_keep_window(rv);
+		return r;
 	}
 
+	if (seen == SEEN_OTHER && s->armed && s->tf)
+		vmx_forget_trap();
+	/* An IRET that faults has unblocked NMIs. */
+	if (seen == SEEN_EXCEPTION && s->insn == INSN_IRET)
+		s->nmi_blocked = false;
 	done = seen == SEEN_TRAP || seen == SEEN_DELIVERED || (seen != SEEN_EXCEPTION && moved(rv));
 	out = finish(vm, rv, done);
 	if (out)
@@ -759,10 +844,17 @@ static int vmx_exit(struct rdt_vm *vm, struct rdt_vcpu *rv, fastpath_t fastpath)
 			vmread(EXIT_QUALIFICATION));
 		return 1;
 	}
-	if (seen == SEEN_TRAP && s->tf &&
-	    !(vcpu->guest_debug & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP))) {
-		kvm_queue_exception_p(vcpu, DB_VECTOR, guest_db(rv, vmread(EXIT_QUALIFICATION)));
-		return 1;
+	if (seen == SEEN_TRAP && s->tf) {
+		unsigned long dr6 = vmread(EXIT_QUALIFICATION);
+
+		if (vmx_own_tf(rv) && !(dr6 & DR_TRAP_BITS))
+			return 1;
+		if (!(vcpu->guest_debug & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP))) {
+			dr6 = guest_db(rv, dr6);
+			if (dr6)
+				kvm_queue_exception_p(vcpu, DB_VECTOR, dr6);
+			return 1;
+		}
 	}
 	/* The root of the view it happened in is gone: let it happen again. */
 	if (seen == SEEN_FAULT)
