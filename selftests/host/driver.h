@@ -81,7 +81,7 @@ u64 g_timer_off(void);
 
 /* In the guest. @door: 0 the fault door, 1 the hypercall door. */
 u64 drv_call(u64 op, u64 a, u64 b, u64 c, u64 door);
-extern char drv_drop[], drv_compute[], drv_store[];
+extern char drv_back[], drv_drop[], drv_compute[], drv_store[];
 
 /* At the host: the descriptor that a correct driver registers, into guest memory. */
 void drv_describe(struct rdt_driver_desc *d);

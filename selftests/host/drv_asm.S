@@ -30,6 +30,7 @@ drv_call:
 	leaq	drv_gate(%rip), %rax
 	jmp	*%rax
 2:	jmp	drv_door
+	.globl	drv_back
 drv_back:	/* Note what came with it. */
 	pushq	%rax
 	pushfq

@@ -595,6 +595,84 @@ static void test_nmi(void)
 	ok(clean("NMI"), "B9 NMI: the handler saw nothing of the inside");
 }
 
+static void on_alarm(int sig)
+{
+}
+
+/*
+ * What goes by no IDT: SMM puts the registers into memory of the guest's, INIT starts the
+ * vCPU anew in the middle of the view. Both have to wait until it is outside.
+ */
+#define SMM_CODE	0x38000			/* where SMBASE is after a reset */
+#define SMM_SAVED	0x3fe00			/* 512 bytes, as AMD64 has them */
+#define SMM_RAX		(0x3fff8)
+#define SMM_R15		(0x3ff80)
+#define SMM_RIP		(0x3ff78)
+#define SECRET		0x5ec2e7
+
+static void test_smi(void)
+{
+	/* SMM has memory slots of its own. */
+	struct kvm_userspace_memory_region smram = {
+		.slot = 1 << 16, .memory_size = RAM, .userspace_addr = (uintptr_t)vm_host(vm, 0),
+	};
+	bool leaked = false;
+
+	if (ioctl(kvm_dev(), KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) <= 0) {
+		tap_skip("B9 SMI: this host has no SMM for guests");
+		return;
+	}
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &smram))
+		tap_bail("memory in SMM");
+	rdt_drain(r);
+	memcpy(vm_host(vm, SMM_CODE), (uint8_t[]){ 0x0f, 0xaa }, 2);	/* rsm */
+	memset(vm_host(vm, SMM_SAVED), 0xcc, 512);
+	vcpu_call(v, g_drv_call, IN_STOP, SECRET, 1, 0);
+	is(v->stop, STOP_SYNC, "B9 SMI: inside");
+	if (ioctl(v->fd, KVM_SMI))
+		tap_bail("KVM_SMI");
+	is(vcpu_resume(v), SECRET + 1, "B9 SMI: the result");
+	vcpu_must_end(v, "SMI");
+	is(vm_u64(vm, SMM_RIP), (uint64_t)drv_back, "B9 SMI: it came when the vCPU was outside");
+	is(vm_u64(vm, SMM_RAX), SECRET + 1, "B9 SMI: with the result");
+	for (uint64_t at = SMM_R15; at < SMM_RAX; at += 8)
+		leaked |= vm_u64(vm, at) == SECRET;
+	ok(!leaked, "B9 SMI: and no register of the inside");
+	is(rdt_info(r).slots_busy, 0, "B9 SMI: no slot is lost");
+	ok(quiet(), "B9 SMI: no alert");
+}
+
+static void test_init(void)
+{
+	struct vcpu *ap = &vm->vcpu[2];
+	struct kvm_msi init = { .address_lo = 0xfee00000 | ap->id << 12, .data = 0x4500 };
+	struct itimerval every = { { 0, 20000 }, { 0, 20000 } }, off = {};
+	struct kvm_mp_state mp = {};
+	struct kvm_lapic_state lapic;
+
+	/* Has KVM look which LAPICs there are. */
+	if (ioctl(ap->fd, KVM_GET_LAPIC, &lapic) || ioctl(ap->fd, KVM_SET_LAPIC, &lapic))
+		tap_bail("KVM_SET_LAPIC");
+	vcpu_call(ap, g_drv_call, IN_STOP_STORE, DRV_DATA + 0x800, SECRET, 0);
+	is(ap->stop, STOP_SYNC, "B9 INIT: inside");
+	vcpu_call(v, g_drv_call, IN_STORE, DRV_DATA + 0x800, 0, 0);
+	is(ioctl(vm->fd, KVM_SIGNAL_MSI, &init), 1, "B9 INIT: sent");
+	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
+	/* It waits for a start-up IPI in KVM_RUN. */
+	for (int i = 0; i < 50 && mp.mp_state != KVM_MP_STATE_INIT_RECEIVED; i++) {
+		vcpu_run(ap);
+		if (ap->error != EINTR)
+			break;
+		ioctl(ap->fd, KVM_GET_MP_STATE, &mp);
+	}
+	setitimer(ITIMER_REAL, &off, NULL);
+	is(mp.mp_state, KVM_MP_STATE_INIT_RECEIVED, "B9 INIT: taken");
+	is(call(IN_LOAD, DRV_DATA + 0x800, 0), SECRET, "B9 INIT: when the inside was done");
+	is(rdt_info(r).slots_busy, 0, "B9 INIT: no slot is lost");
+	ok(quiet(), "B9 INIT: no alert");
+}
+
 /* Take over at the stub on another vCPU, as a scheduler would. */
 static int64_t take_over(struct vcpu *to, uint64_t frame)
 {
@@ -838,10 +916,6 @@ static void test_stack(void)
 
 /* ---- B9: interrupts and pauses at random points ------------------------------------------ */
 
-static void on_alarm(int sig)
-{
-}
-
 /* A pause by the VMM: state out and in again, as QEMU does. */
 static uint64_t pauses;
 
@@ -912,7 +986,7 @@ static void test_detach(void)
 
 int main(int argc, char **argv)
 {
-	vm = vm_create(RAM, 2, VM_IRQCHIP);
+	vm = vm_create(RAM, 3, VM_IRQCHIP);
 	v = &vm->vcpu[0];
 	v1 = &vm->vcpu[1];
 	seen = vm_var(vm, drv_seen[0]);
@@ -936,6 +1010,8 @@ int main(int argc, char **argv)
 	test_two_vcpus();
 	test_events();
 	test_nmi();
+	test_smi();
+	test_init();
 	test_migrate();
 	test_tokens();
 	test_stack();
