@@ -60,11 +60,21 @@ static void hook_kvm_mmu_hugepage_adjust(struct pt_regs *args)
 	struct kvm_vcpu *vcpu = (struct kvm_vcpu *)args->di;
 	struct kvm_page_fault *fault = (struct kvm_page_fault *)args->si;
 	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
+	gfn_t gfn = rdt_member(fault, kvm_page_fault, gfn);
 	u8 *max = &rdt_member(fault, kvm_page_fault, max_level);
+	struct rdt_vcpu *rv;
 
-	if (vm && *max > PG_LEVEL_4K)
-		*max = rdt_core_max_level(vm->core, rdt_role_view(vcpu->arch.mmu->root_role),
-					  rdt_member(fault, kvm_page_fault, gfn), *max);
+	if (!vm)
+		return;
+	if (*max > PG_LEVEL_4K)
+		*max = rdt_core_max_level(vm->core, rdt_role_view(vcpu->arch.mmu->root_role), gfn, *max);
+	/* Only here the frame is known that a nested guest fetches from. */
+	if (unlikely(vcpu->arch.mmu != &vcpu->arch.root_mmu) && rdt_member(fault, kvm_page_fault, exec) &&
+	    !(rdt_core_access(vm->core, RDT_VIEW_ROOT, gfn) & RDT_ACC_X)) {
+		rv = rdt_vcpu_peek(vm, vcpu);
+		if (rv)
+			rv->fetched = gfn + 1;
+	}
 }
 
 /*
@@ -332,6 +342,34 @@ static bool crossed(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcp
 	}
 }
 
+/*
+ * By the tables that L1 has made for a nested guest: make_spte() refuses, and what KVM does
+ * then is right for a write, which it emulates. A fetch it would let happen for ever.
+ */
+static int nested_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
+			int insn_len)
+{
+	struct rdt_vcpu *rv = rdt_vcpu_get(vm, vcpu);
+	struct rdt_fault f = { .access = RDT_ACC_X };
+	struct rdt_cpu cpu;
+	int r;
+
+	if (!rv)
+		return -ENOMEM;
+	rv->fetched = 0;
+	r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+	if (likely(!rv->fetched) || r != 1)
+		return r;
+	atomic64_inc(&vm->faults);
+	f.gpa = gfn_to_gpa(rv->fetched - 1);
+	f.vectoring = delivers_event(vcpu);
+	rdt_cpu_load(vcpu, RDT_VIEW_ROOT, &cpu);
+	/* The rule may have gone meanwhile. */
+	if (rdt_core_fault(vm->core, rv->core, &f, &cpu) != RDT_V_PASS)
+		rdt_inject_gp(vcpu);
+	return 1;
+}
+
 static noinline int attached_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec,
 				   void *insn, int insn_len)
 {
@@ -340,9 +378,10 @@ static noinline int attached_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa
 	int r;
 
 	rdt_hook_enter(&rdt_hook_kvm_mmu_page_fault);
-	/* Not ours: the tables of a nested guest. */
-	if (vcpu->arch.mmu != &vcpu->arch.root_mmu)
-		goto pass;
+	if (vcpu->arch.mmu != &vcpu->arch.root_mmu) {
+		r = nested_fault(vm, vcpu, gpa, ec, insn, insn_len);
+		goto out;
+	}
 	rv = rdt_vcpu_peek(vm, vcpu);
 	view = rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT;
 	if (rv && (ec & (PFERR_FETCH_MASK | PFERR_GUEST_PAGE_MASK | PFERR_RSVD_MASK)) == PFERR_FETCH_MASK &&

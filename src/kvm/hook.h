@@ -147,6 +147,8 @@ extern struct rdt_hook
 	rdt_hook_kvm_gpc_activate,	   /* write.c: kvmclock */
 	rdt_hook_kvm_vcpu_gfn_to_hva_prot, /* write.c: KVM's walker sets A and D bits (6.1) */
 	rdt_hook_gfn_to_hva_memslot_prot,  /* write.c: likewise (6.12) */
+	rdt_hook_kvm_vcpu_map,		   /* nested.c: VMCBs and the like, mapped by KVM */
+	rdt_hook_kvm_vcpu_unmap,	   /* nested.c */
 	rdt_hook_kvm_arch_commit_memory_region, /* vm.c: memslot changes */
 	rdt_hook_kvm_arch_destroy_vm;	   /* vm.c: the VM ends */
 

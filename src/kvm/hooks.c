@@ -45,6 +45,8 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook_vmx_smi_allowed,
 	&rdt_hook_svm_apic_init_signal_blocked,
 	&rdt_hook_vmx_apic_init_signal_blocked,
+	&rdt_hook_kvm_vcpu_unmap,
+	&rdt_hook_kvm_vcpu_map,
 	&rdt_hook_kvm_mmu_free_obsolete_roots,
 	&rdt_hook_kvm_arch_vcpu_put,
 	&rdt_hook_svm_handle_exit,

@@ -73,6 +73,10 @@ struct rdt_vcpu {
 	/* Set round a store that write_emulate() has asked about; likewise. */
 	bool checked;
 	struct rdt_step step;
+	/* Frames that KVM has mapped for a nested guest of this vCPU: gfn + 1, 0: none. */
+	gfn_t mapped[8];
+	/* What a nested guest of this vCPU has fetched from and must not: gfn + 1. */
+	gfn_t fetched;
 };
 
 /**
@@ -159,6 +163,10 @@ void rdt_vm_put(struct rdt_vm *vm);
 u32 rdt_vm_count(void);
 
 extern u32 rdt_policy;			/* RDT_POLICY_*; READ_ONCE */
+
+/* ---- nested.c ---------------------------------------------------------------- */
+/* Does KVM keep anything there for a nested guest of this vCPU? */
+bool rdt_nested_holds(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gfn_t first, u64 count);
 
 /* ---- dev.c ------------------------------------------------------------------ */
 int rdt_dev_init(void);

@@ -70,6 +70,13 @@ static int hook_write_emulate(struct kvm_vcpu *vcpu, gpa_t gpa, void *val, int b
 }
 
 RDT_IMPORT(kvm, emulator_write_emulated, RDT_ANY);
+#ifdef RDT_HAVE_kvm_mmu_track_write
+RDT_IMPORT(kvm, kvm_mmu_track_write, RDT_ANY);
+#define track_write	rdt_call(kvm_mmu_track_write)
+#else
+RDT_IMPORT(kvm, kvm_page_track_write, RDT_ANY);
+#define track_write	rdt_call(kvm_page_track_write)
+#endif
 
 /* The local APIC; a lock across cache lines, for which a host that detects those dies. */
 static bool plain_store(struct kvm_vcpu *vcpu, gpa_t gpa, unsigned int bytes)
@@ -139,7 +146,11 @@ static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned l
 	if (r < 0)
 		return X86EMUL_UNHANDLEABLE;
 	kvm_vcpu_mark_page_dirty(vcpu, gpa_to_gfn(gpa));
-	return r ? X86EMUL_CMPXCHG_FAILED : X86EMUL_CONTINUE;
+	if (r)
+		return X86EMUL_CMPXCHG_FAILED;
+	/* It may be a page table of a nested guest, which KVM shadows. */
+	track_write(vcpu, gpa, new, bytes);
+	return X86EMUL_CONTINUE;
 fault:
 	user_access_end();
 	return X86EMUL_UNHANDLEABLE;
@@ -157,12 +168,8 @@ static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigne
 
 	rdt_hook_enter(&rdt_hook_emulator_cmpxchg_emulated);
 	vm = rdt_vm_find(vcpu->kvm);
-	/*
-	 * KVM turns what crosses a page or is too wide into a plain store: write_emulate().
-	 * And where it shadows the page tables of nested guests it has to see their change.
-	 */
-	if (vm && bytes <= 8 && is_power_of_2(bytes) && offset_in_page(addr) + bytes <= PAGE_SIZE &&
-	    !READ_ONCE(vcpu->kvm->arch.indirect_shadow_pages))
+	/* KVM turns what crosses a page or is too wide into a plain store: write_emulate(). */
+	if (vm && bytes <= 8 && is_power_of_2(bytes) && offset_in_page(addr) + bytes <= PAGE_SIZE)
 		r = exchange(vm, ctxt, addr, old, new, bytes, exception);
 	else
 		r = rdt_orig(emulator_cmpxchg_emulated)(ctxt, addr, old, new, bytes, exception);
@@ -339,7 +346,8 @@ int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count)
 
 		if ((READ_ONCE(a->pv_time.active) && touches(gfn, count, a->pv_time.gpa)) ||
 		    cached(gfn, count, &a->st.cache) || cached(gfn, count, &a->apf.data) ||
-		    cached(gfn, count, &a->pv_eoi.data))
+		    cached(gfn, count, &a->pv_eoi.data) ||
+		    rdt_nested_holds(vm, vcpu, gfn, count))
 			return 1;
 	}
 	return 0;
