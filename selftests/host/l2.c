@@ -126,7 +126,7 @@ static void svm_make(void)
 {
 	guest_zero((void *)l2_conf.vmcb, PAGE_SIZE);
 	V32(VC_WORD3) = 1u << 24 | 1u << 31;	/* HLT, SHUTDOWN */
-	V32(VC_WORD4) = 1;			/* VMRUN: must be */
+	V32(VC_WORD4) = 1 | l2_conf.calls << 1;	/* VMRUN: must be */
 	V32(VC_ASID) = 1;
 	if (l2_conf.npt) {
 		V64(VC_NESTED) = 1;
@@ -176,19 +176,12 @@ u64 g_vmsave(u64 gpa)
 #define MSR_FEATURE_CONTROL	0x3a
 #define MSR_VMX_BASIC		0x480
 #define MSR_VMX_PIN		0x481
-#define MSR_VMX_PROC		0x482
 #define MSR_VMX_EXIT		0x483
 #define MSR_VMX_ENTRY		0x484
-#define MSR_VMX_PROC2		0x48b
 #define CR4_VMXE		0x2000
 
 #define PROC_HLT		(1u << 7)
-#define PROC_TPR_SHADOW		(1u << 21)
-#define PROC_MSR_BITMAP		(1u << 28)
-#define PROC_SECONDARY		(1u << 31)
-#define PROC2_APIC_ACCESS	(1u << 0)
 #define PROC2_EPT		(1u << 1)
-#define PROC2_SHADOW_VMCS	(1u << 14)
 
 static bool launched;
 
@@ -226,6 +219,11 @@ static u64 vmread(u64 field)
 u64 g_vmread_to(u64 gva)
 {
 	return guest_try("vmread %0, (%1)", "r"(0x681eul), "r"(gva));
+}
+
+u64 g_l2_has(u64 msr, u64 control)
+{
+	return guest_rdmsr(msr) >> 32 & control;
 }
 
 /* What must be one, and of @want what may be. */
@@ -266,7 +264,7 @@ static void vmx_make(void)
 	vmwrite(0x4004, 0);		/* exceptions are L2's */
 	vmwrite(0x400e, l2_conf.msr_store ? 1 : 0);
 	vmwrite(0x2006, l2_conf.msr_store);
-	vmwrite(0x4010, 0);
+	vmwrite(0x4010, 0);		/* nor are MSRs loaded */
 	vmwrite(0x4014, 0);
 	vmwrite(0x4016, 0);
 	vmwrite(0x201a, l2_conf.npt);

@@ -20,10 +20,19 @@
 /* By L1's nested tables these are the frames of l2_npt_make(), and nothing by its own. */
 #define L2_ALIAS	0x30000000ul
 
+#define MSR_VMX_PROC		0x482
+#define MSR_VMX_PROC2		0x48b
+#define PROC_TPR_SHADOW		(1u << 21)
+#define PROC2_SHADOW_VMCS	(1u << 14)
+#define PROC2_APIC_ACCESS	(1u << 0)
+#define PROC_MSR_BITMAP		(1u << 28)
+#define PROC_SECONDARY		(1u << 31)
+
 struct l2_conf {
 	u64 vmcb, hsave;	/* SVM; the VMCS is vmcb too */
 	u64 npt;		/* root of L1's nested tables, 0: none; EPT: with its low bits */
 	u64 cr3;
+	u64 calls;		/* SVM: L1 wants L2's hypercalls; on VMX it always does */
 	u64 vapic;		/* VMX: the virtual-APIC page, 0: none */
 	u64 apic_access;	/* VMX: the APIC-access page, 0: none */
 	u64 msr_bitmap;		/* VMX: 0: none */
@@ -55,7 +64,8 @@ u64 g_vmsave(u64 gpa);
 /* 0, or 1: VMfailInvalid, 2: VMfailValid */
 u64 g_vmptrld(u64 gpa);
 u64 g_vmclear(u64 gpa);
-u64 g_vmread_to(u64 gva);		/* any field */
+u64 g_vmread_to(u64 gva);		/* a field; the vector, or -1 */
+u64 g_l2_has(u64 msr, u64 control);	/* may a VMX control be set? */
 
 /* At the host: an identity of 1 GiB in large pages, and the alias of @n frames. */
 void l2_npt_make(struct vm *vm, const uint64_t *frame, int n);
