@@ -484,9 +484,14 @@ static bool smi_in_l2(const char *what)
 
 static void test_hsave(void)
 {
-	const uint64_t hsave = STRUCTS;
+	const uint64_t hsave = STRUCTS + 5 * PAGE_SIZE;
+	struct kvm_userspace_memory_region smram = {
+		.slot = 1 << 16, .memory_size = RAM, .userspace_addr = (uintptr_t)vm_host(vm, 0),
+	};
 
 	set_mode(SHARED);
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &smram))
+		tap_bail("memory in SMM");
 	memcpy(vm_host(vm, 0x38000), "\x0f\xaa", 2);	/* RSM, where SMM begins */
 	conf->hsave = hsave;
 	is(call(v, g_l2_on), 0, "A9 a host save area");
@@ -661,7 +666,8 @@ int main(void)
 		test_hsave();
 		end();
 	} else {
-		start(0);
+		/* Without a LAPIC in the kernel every CR8 write is KVM's. */
+		start(VM_IRQCHIP);
 		test_vmcs();
 		test_virtual_apic();
 		test_shadow_vmcs();
