@@ -104,7 +104,8 @@ check: setup
 	+@$(MAKE) --no-print-directory all
 	@selftests/run --short --unit
 
-check-long: setup
+check-long:
+	scripts/setup --long
 	+@$(MAKE) --no-print-directory all
 	@selftests/run --long --unit
 

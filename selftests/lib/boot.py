@@ -73,21 +73,35 @@ class Suspect:
 class Here:
     """A command on this machine that prints TAP."""
 
-    arch = "here"
+    arch, kernel = "here", ""
 
-    def __init__(self, name, argv):
-        self.name, self.argv = name, argv
+    def __init__(self, name, argv, seconds=600, needs=()):
+        self.name, self.argv, self.seconds, self.needs_built = name, argv, seconds, needs
+
+    def needs(self):
+        return list(self.needs_built)
+
+    def names(self):
+        return [self.name]
+
+    def weight(self):
+        return self.seconds
 
     def run(self, report):
         suspect = Suspect(report, self.name)
-        proc = spawn(self.argv)
-        with open(f"{TOP}/build/logs/{self.name}.log", "w", errors="replace") as log:
+        limit = self.seconds * PATIENCE[self.arch]
+        proc = spawn(["timeout", "-k", "30", str(limit), *self.argv])
+        with open(f"{TOP}/build/logs/{self.name.replace('/', '-')}.log", "w", errors="replace") as log:
             for raw in proc.stdout:
                 text = raw.decode(errors="replace").rstrip("\r\n")
                 log.write(text + "\n")
+                log.flush()
                 suspect.line(text)
         status = proc.wait()
-        suspect.end([] if suspect.excused(status) else [f"exit status {status}"])
+        if status in (124, 137):
+            suspect.end([f"no end after {limit} s"])
+        else:
+            suspect.end([] if suspect.excused(status) else [f"exit status {status}"])
 
 
 class Boot:
@@ -102,6 +116,9 @@ class Boot:
 
     def needs(self):
         return [n for s in self.suites for n in s.needs]
+
+    def names(self):
+        return [s.name for s in self.suites]
 
     def patience(self):
         return PATIENCE[self.arch]

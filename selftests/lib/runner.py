@@ -7,7 +7,7 @@ import threading
 import time
 
 from boot import Boot, Here
-from suites import TOP, suites
+from suites import TOP, here, suites
 
 
 class Report:
@@ -49,6 +49,13 @@ def wanted(name, asked):
     return not asked or any(name == a or a.endswith("/") and name.startswith(a) for a in asked)
 
 
+def for_host(h, args):
+    """Does it belong to the host that was asked for? What is for none must be asked for by name."""
+    if h.arch or h.kernel:
+        return args.arch in (None, h.arch) and args.kernel in (None, h.kernel)
+    return bool(args.suites) or args.arch is None and args.kernel is None
+
+
 def plan(args):
     """Boots with their suites, those that take longest first."""
     boots = {}
@@ -58,7 +65,11 @@ def plan(args):
                     args.kernel in (None, host[1]):
                 key = host + (s.boot,)
                 boots.setdefault(key, Boot(host, s.boot)).add(s)
-    return sorted(boots.values(), key=lambda b: -b.weight())
+    todo = list(boots.values())
+    for h in here():
+        if (args.long or h.short) and wanted(h.name, args.suites) and for_host(h, args):
+            todo.append(Here(h.name, h.argv, h.seconds, h.needs))
+    return sorted(todo, key=lambda b: -b.weight())
 
 
 def build(report, boots):
@@ -104,14 +115,15 @@ def work(queue, report):
 
 def main(args):
     boots = plan(args)
-    unknown = [a for a in args.suites if not any(wanted(s.name, [a]) for s in suites())]
+    names = [s.name for s in suites() + here()]
+    unknown = [a for a in args.suites if not any(wanted(name, [a]) for name in names)]
     if unknown:
         print(f"run: no such suite: {' '.join(unknown)} (see --list)", file=sys.stderr)
         return 2
     if args.list:
         for b in boots:
-            for s in b.suites:
-                print(f"{b.arch} {b.kernel:5} {s.name}")
+            for name in b.names():
+                print(f"{b.arch:4} {b.kernel:5} {name}")
         return 0
 
     report = Report()
@@ -121,7 +133,7 @@ def main(args):
     if args.unit:
         # Not last: it takes both processors. Behind the long ones that take one each.
         at = sum(1 for b in boots if b.arch == "ept")
-        boots.insert(min(at, 1), Here("unit", ["make", "-s", "--no-print-directory", "unit"]))
+        boots.insert(min(at, 1), Here("unit", ["make", "-s", "--no-print-directory", "unit"], 300))
     queue = Queue(boots)
     threads = [threading.Thread(target=work, args=(queue, report), daemon=True)
                for _ in range(min(args.jobs, len(boots)))]

@@ -2,7 +2,8 @@
 """The table of suites: what is tested where.
 
 A suite runs on each of its hosts, one a pair (arch, kernel), by one command that
-prints TAP. Suites with the same lab options share a boot of that host.
+prints TAP. Suites with the same lab options share a boot of that host. Those of
+here() run on this machine.
 """
 import dataclasses
 import glob
@@ -33,6 +34,17 @@ class Suite:
     seconds: int = 60          # on NPT on an idle machine
 
 
+@dataclasses.dataclass(frozen=True)
+class HereSuite:
+    name: str
+    argv: tuple                 # on this machine, in TOP
+    seconds: int                # on an idle machine
+    short: bool = False         # part of the short run, too
+    arch: str = None            # the host that it boots itself, if it does
+    kernel: str = None
+    needs: tuple = ()
+
+
 # The host's CPUs and memory
 LAB = {
     ("npt", "6.1"): ("--smp", "2"),
@@ -41,7 +53,7 @@ LAB = {
     ("ept", "6.12"): (),
 }
 # A suite is given up after so many times its seconds: a busy machine must not fail it.
-PATIENCE = {"npt": 4, "ept": 12}
+PATIENCE = {"npt": 4, "ept": 12, "here": 4}
 
 
 # A vCPU in a busy emulator may stand still for longer than a real one ever does.
@@ -62,6 +74,8 @@ def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="
 
 # Longer than they are in the short run
 HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40"}
+FUZZ_SECONDS = 300
+LAB_TEST_SECONDS = {("npt", "6.1"): 240, ("npt", "6.12"): 240, ("ept", "6.1"): 600}
 NX = "/sys/module/kvm/parameters/nx_huge_pages"
 
 
@@ -130,3 +144,22 @@ def suites():
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
     ]
     return out
+
+
+def demo(arch, seconds, **more):
+    return HereSuite(f"demo/{arch}", ("selftests/lib/as-tap", f"the demo on {arch}", "scripts/demo",
+                                      "--no-build", "--arch", arch), seconds, arch=arch, kernel="6.1",
+                     needs=(("-C", "selftests/guest"),), **more)
+
+
+def here():
+    labs = [HereSuite(f"lab/{arch}-{kernel}", ("selftests/lab/test_lab.sh", "--arch", arch, "--kernel", kernel),
+                      seconds, arch=arch, kernel=kernel)
+            for (arch, kernel), seconds in LAB_TEST_SECONDS.items()]
+    return labs + [
+        demo("npt", 40, short=True),
+        demo("ept", 240),
+        HereSuite("fuzz", ("selftests/lib/as-tap", "the fuzzer finds nothing", "make", "-s", "-C", "selftests/unit",
+                           f"FUZZ_SECONDS={FUZZ_SECONDS}", "fuzz"), FUZZ_SECONDS + 60,
+                  needs=(("-C", "selftests/unit", "fuzzers"),)),
+    ]
