@@ -72,6 +72,8 @@ static const struct tap_group groups[] = {
 	{ "B9", "nmi", test_nmi, no_inside },
 	{ "B9", "watch", test_watch, no_inside },
 	{ "B3", "foreign", test_foreign, no_inside },
+	{ "A3", "freeze", test_freeze, no_frozen_page },
+	{ "A9", "balloon", test_balloon, no_balloon },
 };
 
 static int __init test_init(void)

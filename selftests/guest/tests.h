@@ -25,5 +25,11 @@ void test_hotplug(struct seq_file *m);
 void test_nmi(struct seq_file *m);
 void test_watch(struct seq_file *m);
 void test_foreign(struct seq_file *m);
+void test_freeze(struct seq_file *m);
+void test_balloon(struct seq_file *m);
+
+/* Why these cannot run, or NULL */
+const char *no_frozen_page(void);
+const char *no_balloon(void);
 
 #endif

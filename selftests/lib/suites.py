@@ -103,12 +103,12 @@ def guest_suite(name, hosts, run="", append="", driver="", groups="all attack/al
                  needs=(("-C", "selftests/guest"),), **more)
 
 
-def driver_suite(name, hosts, options="", guest="6.1", **more):
-    """The driver against its host, which loads redoubt only when it is time."""
-    return Suite(f"guest/{name}", f"{LIB}/driver-test {options}", hosts, NPT, module="free",
+def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", module="free", **more):
+    """A guest from its host's side. The host loads redoubt only when it is time."""
+    return Suite(f"guest/{name}", f"{LIB}/{test} {options}", hosts, NPT, module=module,
                  lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
                  overlays=(f"build/{guest}/guest-tests/overlay",),
-                 files=(("selftests/guest/driver-test", LIB),),
+                 files=((f"selftests/guest/{test}", LIB), ("selftests/guest/guest-tap", LIB)),
                  needs=(("-C", "selftests/guest"),), **more)
 
 
@@ -138,6 +138,7 @@ def suites():
         driver_suite("driver-6.12", (), guest="6.12"),
         driver_suite("text-deny", NPT[:1], "--deny"),
         driver_suite("life", (), "--life"),
+        driver_suite("vmm", NPT, test="vmm-test", module="loaded"),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
