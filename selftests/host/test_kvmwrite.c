@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -559,10 +560,53 @@ static void test_pv_move(void)
 	vm_set_slot(vm, 1, HOLE, 0, NULL, 0);
 }
 
+/*
+ * KVM's copy waits for the VMM's page; meanwhile another vCPU protects it. What was allowed
+ * when the copy began is not when it is made.
+ */
+static void *feed_late(void *unused)
+{
+	feed(0x7e);
+	return NULL;
+}
+
+static void test_rule_overtakes(int action)
+{
+	const bool denies = action != RDT_ACT_LOG;
+	const char *name = denies ? "A9 a write that DENY overtakes" : "A9 a write that LOG overtakes";
+	struct vcpu *other = &vm->vcpu[1];
+	void *mem = vm_alloc(HUGE_SIZE, VM_SMALL);
+	const uint64_t offset = (denies ? 5 : 9) * PAGE_SIZE, page = HOLE + offset;
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)mem + offset, PAGE_SIZE } };
+	struct pollfd pfd = { .events = POLLIN };
+	struct rdt_event ev;
+	pthread_t thread;
+
+	vm_set_slot(vm, 1, HOLE, HUGE_SIZE, mem, 0);
+	late_memory(mem);
+	pfd.fd = late_fd;
+	rdt_drain(r);
+	vcpu_call(v, g_insb, page + 0x20, 3);
+	if (pthread_create(&thread, NULL, feed_late, NULL))
+		tap_bail("pthread_create");
+	is(poll(&pfd, 1, 10000), 1, "%s: the copy waits", name);
+	is(vcpu_call(other, g_hc, RDT_HC_PROTECT, page, 1, RDT_ATTR(action, RDT_CLS_OTHER)), 0,
+	   "%s: protected meanwhile", name);
+	is(ioctl(late_fd, UFFDIO_ZEROPAGE, &zero), 0, "%s: the page comes", name);
+	pthread_join(thread, NULL);
+	vcpu_must_end(v, name);
+	is(*(uint64_t *)((char *)mem + offset + 0x20), denies ? 0 : 0x7e7e7e, "%s: what is there",
+	   name);
+	ok(only(RDT_EV_WRITE, action, page + 0x20, &ev), "%s: reported", name);
+	close(late_fd);
+	vm_set_slot(vm, 1, HOLE, 0, NULL, 0);
+	munmap(mem, HUGE_SIZE);
+}
+
 int main(void)
 {
 	/* The LAPIC in the kernel: async #PF and PV EOI need it. */
-	vm = vm_create(RAM, 1, VM_IRQCHIP);
+	vm = vm_create(RAM, 2, VM_IRQCHIP);
 	v = &vm->vcpu[0];
 	r = rdt_attach(vm->fd);
 	is(vcpu_call(v, g_node_add, NODES, 4), 4, "A1 node pages");
@@ -575,6 +619,8 @@ int main(void)
 	test_wall_clock();
 	test_pv();
 	test_pv_move();
+	test_rule_overtakes(RDT_ACT_DENY);
+	test_rule_overtakes(RDT_ACT_LOG);
 	rdt_close(r);
 	vm_destroy(vm);
 	return tap_end();

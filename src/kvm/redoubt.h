@@ -70,8 +70,10 @@ struct rdt_vcpu {
 	struct rdt_core_vcpu *core;
 	/* Set while KVM's emulator carries out a LOG write; that vCPU's thread only. */
 	bool emulating;
-	/* Set round a store that write_emulate() has asked about; likewise. */
+	/* Set round a store that emulated_store() has asked about; likewise. */
 	bool checked;
+	u32 checked_seq;		/* the policy's number then.. */
+	bool overtaken;			/* ..and it was another one at the store */
 	struct rdt_step step;
 	/* Frames that KVM has mapped for a nested guest of this vCPU: gfn + 1, 0: none. */
 	gfn_t mapped[8];

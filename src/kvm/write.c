@@ -10,6 +10,7 @@
 #include "redoubt.h"
 
 #include <linux/cache.h>
+#include <linux/pagemap.h>
 #include <linux/uaccess.h>
 
 #include <asm/apicdef.h>
@@ -43,28 +44,111 @@ static bool may_write(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, const
 	return rdt_core_kvm_write(vm->core, &f, &cpu) == RDT_V_PASS;
 }
 
+/* ---- the store itself ----------------------------------------------------------- */
+
+static int copy_user(unsigned long hva, const void *new, unsigned int bytes)
+{
+	return __copy_to_user_inatomic((void __user *)hva, new, bytes) ? -EFAULT : 0;
+}
+
+/* 1: it was not @old. */
+static int exchange_user(unsigned long hva, const void *old, const void *new, unsigned int bytes)
+{
+#define RDT_CMPXCHG(type)							\
+	({									\
+		type __user *p = (type __user *)hva;				\
+		type o = *(const type *)old;					\
+		int res = -EFAULT;						\
+		if (user_access_begin(p, sizeof(type))) {			\
+			res = 0;						\
+			if (!unsafe_try_cmpxchg_user(p, &o, *(const type *)new, fault))	\
+				res = 1;					\
+			user_access_end();					\
+		}								\
+		res;								\
+	})
+	switch (bytes) {
+	case 1:
+		return RDT_CMPXCHG(u8);
+	case 2:
+		return RDT_CMPXCHG(u16);
+	case 4:
+		return RDT_CMPXCHG(u32);
+	case 8:
+		return RDT_CMPXCHG(u64);
+	}
+	return -EFAULT;
+fault:
+	user_access_end();
+	return -EFAULT;
+}
+
+/* Of a guest that changes its policy all the time, or a VMM that takes the page away. */
+#define STORE_TRIES	16
+
+/*
+ * Store, in one page, what was allowed when the policy had the number @seq; with @old, if it
+ * is there. KVM's own copy would sleep for a page that the VMM has not got, and be made
+ * when a rule has come meanwhile. Here a rule is either seen, or its zap, which takes
+ * mmu_lock for writing, waits. -EAGAIN: the policy is another one.
+ */
+static int store_under(struct rdt_vm *vm, u32 seq, unsigned long hva, const void *old,
+		       const void *new, unsigned int bytes)
+{
+	int i, r = -EFAULT;
+
+	for (i = 0; i < STORE_TRIES; i++) {
+		read_lock(&vm->kvm->mmu_lock);
+		if (rdt_core_policy_seq(vm->core) == seq) {
+			pagefault_disable();
+			r = old ? exchange_user(hva, old, new, bytes) : copy_user(hva, new, bytes);
+			pagefault_enable();
+		} else {
+			r = -EAGAIN;
+		}
+		read_unlock(&vm->kvm->mmu_lock);
+		if (r != -EFAULT || fault_in_safe_writeable((const char __user *)hva, bytes))
+			break;
+	}
+	return r;
+}
+
+/* ---- KVM's emulator ---------------------------------------------------------------- */
+
 /* Never crosses a page: the emulator splits before. */
 RDT_REPLACE(kvm, write_emulate, RDT_ANY, true);
+
+static int emulated_store(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, void *val, int bytes)
+{
+	struct rdt_vcpu *rv = rdt_vcpu_get(vm, vcpu);
+	int i, r;
+
+	if (!rv)
+		return 1;
+	for (i = 0; i < STORE_TRIES; i++) {
+		rv->checked_seq = rdt_core_policy_seq(vm->core);
+		if (!may_write(vm, vcpu, gpa, val, bytes))
+			break;
+		rv->checked = true;
+		rv->overtaken = false;
+		r = rdt_orig(write_emulate)(vcpu, gpa, val, bytes);
+		rv->checked = false;
+		if (!rv->overtaken)
+			return r;
+	}
+	/* "Done": anything else would send the write to the VMM as MMIO. */
+	return 1;
+}
 
 static int hook_write_emulate(struct kvm_vcpu *vcpu, gpa_t gpa, void *val, int bytes)
 {
 	struct rdt_vm *vm;
-	struct rdt_vcpu *rv;
 	int r;
 
 	rdt_hook_enter(&rdt_hook_write_emulate);
 	vm = rdt_vm_find(vcpu->kvm);
-	if (vm && !may_write(vm, vcpu, gpa, val, bytes)) {
-		/* "Done": anything else would send the write to the VMM as MMIO. */
-		r = 1;
-	} else {
-		rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
-		if (rv)
-			rv->checked = true;
-		r = rdt_orig(write_emulate)(vcpu, gpa, val, bytes);
-		if (rv)
-			rv->checked = false;
-	}
+	r = vm ? emulated_store(vm, vcpu, gpa, val, bytes) :
+		 rdt_orig(write_emulate)(vcpu, gpa, val, bytes);
 	rdt_hook_leave();
 	return r;
 }
@@ -97,8 +181,9 @@ static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned l
 {
 	struct kvm_vcpu *vcpu = rdt_member(ctxt, x86_emulate_ctxt, vcpu);
 	gpa_t gpa = kvm_mmu_gva_to_gpa_write(vcpu, addr, NULL);
+	int i, r = -EAGAIN;
 	unsigned long hva;
-	int r;
+	u32 seq;
 
 	/* Where KVM stores instead, without comparing: hook_write_emulate() has a look. */
 	if (gpa == INVALID_GPA || plain_store(vcpu, gpa, bytes))
@@ -106,42 +191,15 @@ static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned l
 	hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));
 	if (kvm_is_error_hva(hva))
 		return rdt_call(emulator_write_emulated)(ctxt, addr, new, bytes, e);
-	if (!may_write(vm, vcpu, gpa, new, bytes)) {
-		memset(e, 0, RDT_SIZE_x86_exception);
-		rdt_member(e, x86_exception, vector) = GP_VECTOR;
-		rdt_member(e, x86_exception, error_code_valid) = true;
-		return X86EMUL_PROPAGATE_FAULT;
-	}
-	hva += offset_in_page(gpa);
-
-#define RDT_CMPXCHG(type)							\
-	({									\
-		type __user *p = (type __user *)hva;				\
-		type o = *(const type *)old;					\
-		int res = -EFAULT;						\
-		if (user_access_begin(p, sizeof(type))) {			\
-			res = 0;						\
-			if (!unsafe_try_cmpxchg_user(p, &o, *(const type *)new, fault))	\
-				res = 1;					\
-			user_access_end();					\
-		}								\
-		res;								\
-	})
-	switch (bytes) {
-	case 1:
-		r = RDT_CMPXCHG(u8);
-		break;
-	case 2:
-		r = RDT_CMPXCHG(u16);
-		break;
-	case 4:
-		r = RDT_CMPXCHG(u32);
-		break;
-	case 8:
-		r = RDT_CMPXCHG(u64);
-		break;
-	default:
-		return X86EMUL_UNHANDLEABLE;
+	for (i = 0; i < STORE_TRIES && r == -EAGAIN; i++) {
+		seq = rdt_core_policy_seq(vm->core);
+		if (!may_write(vm, vcpu, gpa, new, bytes)) {
+			memset(e, 0, RDT_SIZE_x86_exception);
+			rdt_member(e, x86_exception, vector) = GP_VECTOR;
+			rdt_member(e, x86_exception, error_code_valid) = true;
+			return X86EMUL_PROPAGATE_FAULT;
+		}
+		r = store_under(vm, seq, hva + offset_in_page(gpa), old, new, bytes);
 	}
 	if (r < 0)
 		return X86EMUL_UNHANDLEABLE;
@@ -151,9 +209,6 @@ static int exchange(struct rdt_vm *vm, struct x86_emulate_ctxt *ctxt, unsigned l
 	/* It may be a page table of a nested guest, which KVM shadows. */
 	track_write(vcpu, gpa, new, bytes);
 	return X86EMUL_CONTINUE;
-fault:
-	user_access_end();
-	return X86EMUL_UNHANDLEABLE;
 }
 
 RDT_REPLACE(kvm, emulator_cmpxchg_emulated, RDT_ANY, true);
@@ -177,33 +232,57 @@ static int hook_emulator_cmpxchg_emulated(struct x86_emulate_ctxt *ctxt, unsigne
 	return r;
 }
 
+/* ---- everything that KVM copies in --------------------------------------------------- */
+
 RDT_REPLACE(kvm, __kvm_write_guest_page, RDT_ANY, true);
+
+static int write_page(struct rdt_vm *vm, struct kvm_memory_slot *slot, gfn_t gfn, const void *data,
+		      int offset, int len)
+{
+	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+	struct rdt_vcpu *rv = vcpu && vcpu->kvm == vm->kvm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	unsigned long hva = gfn_to_hva_memslot(slot, gfn);
+	struct rdt_fault f = {
+		.gpa = gfn_to_gpa(gfn) + offset,
+		.access = RDT_ACC_W,
+		.host = true,
+		.size = min(len, 255),
+		.new_val = len >= 8 ? data : NULL,
+	};
+	int i, r = -EAGAIN;
+	u32 seq;
+
+	if (kvm_is_error_hva(hva))
+		return -EFAULT;
+	/* emulated_store() has asked already. */
+	if (rv && rv->checked) {
+		r = store_under(vm, rv->checked_seq, hva + offset, NULL, data, len);
+		rv->overtaken = r == -EAGAIN;
+	} else {
+		for (i = 0; i < STORE_TRIES && r == -EAGAIN; i++) {
+			seq = rdt_core_policy_seq(vm->core);
+			if (!(rdt_core_access(vm->core, RDT_VIEW_ROOT, gfn) & RDT_ACC_W) &&
+			    rdt_core_kvm_write(vm->core, &f, NULL) != RDT_V_PASS)
+				return -EFAULT;
+			r = store_under(vm, seq, hva + offset, NULL, data, len);
+		}
+	}
+	if (r)
+		return -EFAULT;
+	mark_page_dirty_in_slot(vm->kvm, slot, gfn);
+	return 0;
+}
 
 static int hook___kvm_write_guest_page(struct kvm *kvm, struct kvm_memory_slot *slot, gfn_t gfn,
 				       const void *data, int offset, int len)
 {
 	struct rdt_vm *vm;
-	int r = 0;
+	int r;
 
 	rdt_hook_enter(&rdt_hook___kvm_write_guest_page);
 	vm = rdt_vm_find(kvm);
-	if (vm && !(rdt_core_access(vm->core, RDT_VIEW_ROOT, gfn) & RDT_ACC_W)) {
-		struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
-		struct rdt_vcpu *rv = vcpu && vcpu->kvm == kvm ? rdt_vcpu_peek(vm, vcpu) : NULL;
-		struct rdt_fault f = {
-			.gpa = gfn_to_gpa(gfn) + offset,
-			.access = RDT_ACC_W,
-			.host = true,
-			.size = min(len, 255),
-			.new_val = len >= 8 ? data : NULL,
-		};
-
-		/* write_emulate() has asked already. */
-		if (!(rv && rv->checked) && rdt_core_kvm_write(vm->core, &f, NULL) != RDT_V_PASS)
-			r = -EFAULT;
-	}
-	if (!r)
-		r = rdt_orig(__kvm_write_guest_page)(kvm, slot, gfn, data, offset, len);
+	r = vm ? write_page(vm, slot, gfn, data, offset, len) :
+		 rdt_orig(__kvm_write_guest_page)(kvm, slot, gfn, data, offset, len);
 	rdt_hook_leave();
 	return r;
 }
