@@ -294,8 +294,8 @@ rdt_u32 rdt_core_status(const struct rdt_core_vm *vm) RDT_NOEXCEPT;
 /* The operator's side; 0 or -errno. May sleep. */
 int rdt_core_protect(struct rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
 		     rdt_u8 cls) RDT_NOEXCEPT;
-/* 0: nobody is inside and nobody gets in any more. -EBUSY. */
-int rdt_core_detach(struct rdt_core_vm *vm) RDT_NOEXCEPT;
+/* 0: nobody is inside and nobody gets in any more. -EBUSY. @flags: RDT_DETACH_*. */
+int rdt_core_detach(struct rdt_core_vm *vm, rdt_u32 flags) RDT_NOEXCEPT;
 void rdt_core_info(struct rdt_core_vm *vm, struct rdt_vm_info *info) RDT_NOEXCEPT;
 /* Ranges from @gpa on; returns how many, or -errno; *next is where to go on. */
 int rdt_core_regions(struct rdt_core_vm *vm, rdt_u64 gpa, struct rdt_region *out, rdt_u32 room,

@@ -978,7 +978,17 @@ static void test_random(uint64_t want_events)
 
 static void test_detach(void)
 {
-	is(ioctl(r->fd, RDT_VM_DETACH, 0), 0, "B1 detach");
+	struct trap_frame *f;
+	uint64_t frame;
+
+	/* A thread that is interrupted inside and does not come back. */
+	seen->park = 1;
+	frame = vcpu_call(v, g_drv_call, IN_EVENT, EV_INT, 0, 0);
+	seen->park = 0;
+	f = vm_host(vm, frame);
+	fails(ioctl(r->fd, RDT_VM_DETACH, 0), EBUSY, "B1 a thread inside keeps the VM attached");
+	is(ioctl(r->fd, RDT_VM_DETACH, RDT_DETACH_FORCE), 0, "B1 detach by force");
+	ok(hc(RDT_HC_RESUME, f->rdi, 0, 0) < 0, "B1 the thread does not come back");
 	is(vcpu_call(v, g_store, DRV_DATA, 1), -1, "B1 the driver's data is ordinary memory again");
 	ok(hc(RDT_HC_ENTER, 0, 0, 0) < 0, "B1 nobody enters any more");
 	is(vcpu_call(v, g_store, PROT, 1), -1, "B1 nor is anything monitored");

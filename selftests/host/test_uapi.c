@@ -408,7 +408,7 @@ static void test_vm_fd_arguments(struct vm *vm, int fd)
 	fails(ioctl(fd, RDT_VM_SEEN, &seq), EINVAL, "uapi seen of an event to come");
 	seq = ~0ull;
 	fails(ioctl(fd, RDT_VM_SEEN, &seq), EINVAL, "uapi seen of the last event ever");
-	fails(ioctl(fd, RDT_VM_DETACH, 1), EINVAL, "uapi detach with an argument");
+	fails(ioctl(fd, RDT_VM_DETACH, 2), EINVAL, "uapi detach with an unknown flag");
 
 	is(ioctl(fd, RDT_VM_INFO, &after), 0, "uapi vm info again");
 	/* But that memory for the bitmap may have come, which is then kept. */

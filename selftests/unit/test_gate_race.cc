@@ -241,7 +241,7 @@ TEST(B11, DetachAgainstEntry)
 				return;
 			}
 			for (unsigned i = 0; i < 50; i++) {
-				const int r = rdt_core_detach(w.vm);
+				const int r = rdt_core_detach(w.vm, 0);
 
 				if (r == 0) {
 					gone = true;
@@ -262,6 +262,24 @@ TEST(B11, DetachAgainstEntry)
 	RecordProperty("busy", static_cast<int>(was_busy));
 }
 
+/* By force: who was interrupted inside is dropped, who runs there is not. */
+TEST(B11, AForcedDetachDropsWhoDoesNotComeBack)
+{
+	World w;
+
+	w.start(2);
+	ASSERT_TRUE(w[0].enter_call());
+	const u64 token = w[0].strike();
+
+	w[1].regs.gpr[r11] = lay::back;
+	ASSERT_TRUE(w[1].enter_call());
+	EXPECT_EQ(rdt_core_detach(w.vm, RDT_DETACH_FORCE), -16) << "another runs inside";
+	EXPECT_FALSE(w[0].resume(token).switched) << "but this one was dropped";
+	ASSERT_TRUE(w[1].leave_call(0));
+	EXPECT_EQ(rdt_core_detach(w.vm, RDT_DETACH_FORCE), 0);
+	w.quiet();
+}
+
 /* The same without a race: each thing that keeps a VM attached. */
 TEST(B11, WhatKeepsAVmAttached)
 {
@@ -269,17 +287,17 @@ TEST(B11, WhatKeepsAVmAttached)
 
 	w.start(2);
 	ASSERT_TRUE(w[0].enter_call());
-	EXPECT_EQ(rdt_core_detach(w.vm), -16) << "running inside";
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), -16) << "running inside";
 	const u64 token = w[0].strike();
 
-	EXPECT_EQ(rdt_core_detach(w.vm), -16) << "interrupted inside";
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), -16) << "interrupted inside";
 	ASSERT_TRUE(w[1].resume(token).switched);
-	EXPECT_EQ(rdt_core_detach(w.vm), -16);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), -16);
 	w[0].regs.gpr[r11] = lay::back;
 	ASSERT_TRUE(w[0].enter_call()) << "a refused detach closes nothing";
 	ASSERT_TRUE(w[0].leave_call(0));
 	ASSERT_TRUE(w[1].leave_call(0));
-	EXPECT_EQ(rdt_core_detach(w.vm), 0);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), 0);
 
 	w[0].regs.gpr[r11] = lay::back;
 	w.quiet();

@@ -43,7 +43,7 @@ TEST(B11, AfterTheEndNothingIsTouched)
 	for (u8 action : {u8{RDT_ACT_NONE}, u8{RDT_ACT_LOG}, u8{RDT_ACT_DENY}})
 		for (gfn_t g : {gfn_t{50}, gfn_t{100}, lay::text, lay::nodes})
 			EXPECT_EQ(rdt_core_protect(w.vm, gpa_of(g), 1, action, 0), e_nodev);
-	EXPECT_EQ(rdt_core_detach(w.vm), e_nodev);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), e_nodev);
 	rdt_core_info(w.vm, &info);
 	(void)rdt_core_status(w.vm);
 	rdt_core_mapping_changed(w.vm, 0, lay::frames);

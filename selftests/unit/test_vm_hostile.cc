@@ -337,7 +337,7 @@ TEST(A6, WhatDoesNotNeedTheTree)
 
 	rdt_core_info(w.vm, &info);
 	EXPECT_TRUE(info.flags & RDT_VM_TREE_CORRUPT);
-	EXPECT_EQ(rdt_core_detach(w.vm), 0);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), 0);
 }
 
 /* A corrupt tree before the driver comes: it is refused, and leaves nothing. */

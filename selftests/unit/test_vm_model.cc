@@ -672,7 +672,7 @@ private:
 		EXPECT_EQ(info.ranges, m.ranges());
 		EXPECT_EQ(info.slots_busy, busy);
 		EXPECT_FALSE(info.flags & RDT_VM_TREE_CORRUPT);
-		EXPECT_EQ(rdt_core_detach(w.vm), busy ? -16 : 0);
+		EXPECT_EQ(rdt_core_detach(w.vm, 0), busy ? -16 : 0);
 		if (!busy) {
 			/* It was let go: a refused detach opens it again, and so does nothing else. */
 			EXPECT_FALSE(w[0].enter_call());

@@ -205,9 +205,9 @@ int rdt_core_protect(rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
 					: vm->vm.protect(gpa, pages, RDT_ATTR(action, cls), nullptr));
 }
 
-int rdt_core_detach(rdt_core_vm *vm) noexcept
+int rdt_core_detach(rdt_core_vm *vm, rdt_u32 flags) noexcept
 {
-	return static_cast<int>(vm->vm.detach());
+	return static_cast<int>(vm->vm.detach(flags & RDT_DETACH_FORCE));
 }
 
 void rdt_core_info(rdt_core_vm *vm, rdt_vm_info *info) noexcept

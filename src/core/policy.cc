@@ -400,16 +400,19 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 	return err;
 }
 
-s64 Vm::detach()
+s64 Vm::detach(bool force)
 {
 	PolicyLock lock(host_);
-	const Integrity *i = integrity();
+	Integrity *i = load_acquire(integrity_);
 
 	if (ended_)
 		return hc_enodev;
 	/* Either we see the slot that enter() claimed or it sees this. */
 	write_once(closing_, true);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	/* A resume() that is faster finds its thread, which keeps the VM attached. */
+	if (i && force)
+		i->slots.drop();
 	if (i && i->slots.busy()) {
 		write_once(closing_, false);
 		return hc_ebusy;

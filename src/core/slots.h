@@ -6,6 +6,7 @@
  *   Free ------------> Running ------> Exited
  *     ^                |    ^            |
  *     +---- release ---+    +-- resume --+
+ *     +----------------- drop -----------+
  *
  * A slot belongs to a thread of the guest: Running on one vCPU, Exited on none.
  * State and token are one word: the token is the state Exited. So resume is one
@@ -70,6 +71,14 @@ public:
 		return token & token_bit && move(token, running);
 	}
 
+	/* Its thread will not come back. False: nobody's, or on its way. */
+	bool drop()
+	{
+		u64 word = load_acquire(word_);
+
+		return word & token_bit && move(word, free);
+	}
+
 	Context context;
 	Caller caller;
 
@@ -112,6 +121,12 @@ public:
 		Slot &s = slot_[token % max];
 
 		return s.resume(token) ? &s : nullptr;
+	}
+	/* Every thread that is Exited. */
+	void drop()
+	{
+		for (unsigned i = 0; i < n_; i++)
+			(void)slot_[i].drop();
 	}
 	[[nodiscard]] unsigned index(const Slot *s) const
 	{

@@ -83,7 +83,7 @@ public:
 	s64 unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu);
 	s64 query(gpa_t gpa);
 	s64 seal(gpa_t desc, const rdt_cpu &cpu);
-	s64 detach();
+	s64 detach(bool force);
 	void end();
 	void info(rdt_vm_info &out);
 	s64 regions(gpa_t from, rdt_region *out, u32 room, gpa_t *next);

@@ -155,8 +155,8 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 		ret = rdt_fd_protect(vm, arg);
 		break;
 	default:
-		ret = param ? rdt_refuse("RDT_VM_DETACH", "takes no argument") :
-			      rdt_vm_detach(vm);
+		ret = param & ~(unsigned long)RDT_DETACH_FORCE ?
+			      rdt_refuse("RDT_VM_DETACH", "unknown flags") : rdt_vm_detach(vm, param);
 	}
 	kvm_put_kvm(kvm);
 	return ret;
@@ -301,7 +301,7 @@ static long rdt_dev_attach(struct rdt_attach __user *arg)
 	if (copy_to_user(arg, &a, sizeof(a))) {
 		ret = -EFAULT;
 		/* Fails only if the guest was that quick to go inside. */
-		if (rdt_vm_detach(vm))
+		if (rdt_vm_detach(vm, 0))
 			pr_notice("vm %u stays attached: %s[%d] lost its descriptor\n",
 				  vm->id, current->comm, task_tgid_nr(current));
 		goto drop;

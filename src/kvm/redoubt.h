@@ -155,7 +155,7 @@ static inline struct rdt_vcpu *rdt_vcpu_peek(struct rdt_vm *vm, struct kvm_vcpu 
 /* 0 or -errno; *out has a reference for the caller. @self: by hypercall. */
 int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out);
 /* The caller holds the VM. */
-int rdt_vm_detach(struct rdt_vm *vm);
+int rdt_vm_detach(struct rdt_vm *vm, u32 flags);
 /* Keep the VM from ending: kvm_put_kvm() what it gives. NULL: it has ended. */
 struct kvm *rdt_vm_hold(struct rdt_vm *vm);
 struct rdt_vm *rdt_vm_get_by_id(u32 id);

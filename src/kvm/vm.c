@@ -206,13 +206,13 @@ struct kvm *rdt_vm_hold(struct rdt_vm *vm)
 	return kvm;
 }
 
-int rdt_vm_detach(struct rdt_vm *vm)
+int rdt_vm_detach(struct rdt_vm *vm, u32 flags)
 {
 	struct kvm *kvm = vm->kvm;
 	int r;
 
 	/* Refuses while a thread of the guest is inside, and lets none in any more. */
-	r = rdt_core_detach(vm->core);
+	r = rdt_core_detach(vm->core, flags);
 	if (r)
 		return r;
 

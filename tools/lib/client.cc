@@ -212,9 +212,10 @@ void Vm::protect(uint64_t gpa, uint64_t pages, unsigned action, unsigned cls) co
 	call(RDT_VM_PROTECT, &request, "protect");
 }
 
-void Vm::detach() const
+void Vm::detach(bool force) const
 {
-	call(RDT_VM_DETACH, nullptr, "detach");
+	// The flags are the argument itself.
+	call(RDT_VM_DETACH, force ? reinterpret_cast<void *>(RDT_DETACH_FORCE) : nullptr, "detach");
 }
 
 void Vm::seen(uint64_t seq) const

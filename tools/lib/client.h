@@ -27,7 +27,7 @@ public:
 	rdt_vm_info info() const;
 	std::vector<rdt_region> regions(uint64_t start = 0) const;
 	void protect(uint64_t gpa, uint64_t pages, unsigned action, unsigned cls) const;
-	void detach() const;
+	void detach(bool force) const;
 
 	EventRing events() const;
 	// What poll() on fd() compares the newest event with.

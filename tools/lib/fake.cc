@@ -285,9 +285,9 @@ int FakeModule::vm_ioctl(int fd, uint32_t id, unsigned long request, void *arg)
 		return 0;
 	}
 	case RDT_VM_DETACH:
-		if (arg)
+		if (reinterpret_cast<uintptr_t>(arg) & ~uintptr_t{RDT_DETACH_FORCE})
 			return fail(EINVAL);
-		if (vm.inside)
+		if (vm.inside && !arg)
 			return fail(EBUSY);
 		detach(id);
 		return 0;

@@ -82,7 +82,7 @@ CLI::Validator vm_check()
 // What a command was given, still as text; the validators above have seen it.
 struct Arguments {
 	bool json = false;
-	bool all = false;
+	bool all = false, force = false;
 	std::string pid, vm_fd, vm, gpa, pages, action, cls = "other", self_attach;
 	std::string since, count, type;
 	double timeout = 0;
@@ -132,7 +132,8 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 		->check(number_check(0, INT_MAX));
 
 	sub = add("detach", "stop watching: lift every restriction",
-		  [&](Context &ctx) { return detach(ctx, args.vm); });
+		  [&](Context &ctx) { return detach(ctx, args.vm, args.force); });
+	sub->add_flag("--force", args.force, "drop threads that were interrupted inside and do not come back");
 	add_vm(sub)->required();
 
 	sub = add("regions", "what is protected, and how", [&](Context &ctx) { return regions(ctx, args.vm); });

@@ -82,11 +82,11 @@ int attach(Context &ctx, int pid, std::optional<int> vm_fd)
 	return exit_ok;
 }
 
-int detach(Context &ctx, const std::string &name)
+int detach(Context &ctx, const std::string &name, bool force)
 {
 	const Vm vm = Device(ctx.sys).find(name);
 
-	vm.detach();
+	vm.detach(force);
 	if (ctx.json)
 		ctx.out << Json{{"vm_id", vm.id()}, {"detached", true}} << std::endl;
 	else

@@ -30,7 +30,7 @@ struct WatchOptions {
 
 int status(Context &ctx);
 int attach(Context &ctx, int pid, std::optional<int> vm_fd);
-int detach(Context &ctx, const std::string &vm);
+int detach(Context &ctx, const std::string &vm, bool force);
 int regions(Context &ctx, const std::string &vm);
 int watch(Context &ctx, const WatchOptions &options);
 int protect(Context &ctx, const std::string &vm, uint64_t gpa, uint64_t pages, unsigned action, unsigned cls);

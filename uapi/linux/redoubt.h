@@ -158,9 +158,12 @@ struct rdt_protect {
 #define RDT_VM_PROTECT		_IOW(RDT_IOC, 0x22, struct rdt_protect)
 
 /**
- * RDT_VM_DETACH - (0) stop watching: every restriction is lifted. The guest must
- * be outside integrity mode (-EBUSY).
+ * RDT_VM_DETACH - (flags) stop watching: every restriction is lifted. The guest must
+ * be outside integrity mode (-EBUSY); with RDT_DETACH_FORCE threads of it that were
+ * interrupted inside and have not come back do not count: they are dropped, also if another
+ * is running inside (-EBUSY, try again). -EINVAL unknown flags.
  */
+#define RDT_DETACH_FORCE	(1u << 0)
 #define RDT_VM_DETACH		_IO(RDT_IOC, 0x23)
 
 /**
