@@ -120,6 +120,28 @@ static u64 g_try_load(u64 gva)
 	return guest_try("movq (%0), %%r11", "r"(gva));
 }
 
+/* In what KVM shadows it is KVM that carries it out. */
+static u64 g_xchg(u64 gva, u64 value)
+{
+	asm volatile("xchgq %0, (%1)" : "+r"(value) : "r"(gva) : "memory");
+	return value;
+}
+
+static u64 go_on;
+
+/* Enter L2 again and again: it stands at its HLT. How often that was refused. */
+static u64 g_l2_always(u64 fn, u64 a)
+{
+	u64 refused = 0;
+
+	g_l2_make(fn, a, 0);
+	while (*(volatile u64 *)&go_on) {
+		g_l2_enter();
+		refused += !!l2_exit.entered;
+	}
+	return refused;
+}
+
 /* As a caller of the driver would, to have it store. */
 static u64 g_jump(u64 target, u64 rax)
 {
@@ -372,6 +394,28 @@ static void test_walks(void)
 	ok(!memcmp(before, vm_host(vm, L2_NPT + 0x4000), sizeof(before)), "A9 and they are unchanged");
 }
 
+/* KVM sees what a locked instruction does to a page table that it shadows. */
+static void test_shadowed(void)
+{
+	const uint64_t gva = L2_ALIAS + HUGE_SIZE, pt = L2_NPT + 0x10000;
+	const uint64_t entry = L2_NPT + 2 * PAGE_SIZE + gva / HUGE_SIZE * 8;
+	uint64_t *pd = vm_host(vm, L2_NPT + 2 * PAGE_SIZE), *leaf = vm_host(vm, L2_NPT + 3 * PAGE_SIZE);
+	const uint64_t rights = pd[L2_ALIAS / HUGE_SIZE] & 0xfff, bits = leaf[0] & 0xfff;
+
+	for (int i = 0; i < 3; i++) {
+		*(uint64_t *)vm_host(vm, FREE + 0x10000 + i * PAGE_SIZE) = 100 + i;
+		*(uint64_t *)vm_host(vm, pt + i * PAGE_SIZE) = (FREE + 0x10000 + i * PAGE_SIZE) | bits;
+	}
+	pd[gva / HUGE_SIZE] = pt | rights;
+	set_mode(NESTED);
+	is(l2(g_load, gva, 0), 100, "A9 L2 by a nested page table");
+	for (int i = 1; i < 3; i++) {
+		is(call(v, g_xchg, entry, (pt + i * PAGE_SIZE) | rights) & ~0xffful, pt + (i - 1) * PAGE_SIZE,
+		   "A9 L1 exchanges it for another");
+		is(l2(g_load, gva, 0), 100 + i, "A9 L2 by that other one");
+	}
+}
+
 /* ---- A9: structures ----------------------------------------------------------------------- */
 
 static const int homes[] = { T_DENY, T_LOG, T_NODE, T_DATA };
@@ -471,6 +515,58 @@ static void test_vmcb_in_use(void)
 	unchanged(vmcb, RDT_EV_PV_STRUCT, "a VMCB that was protected");
 	conf->vmcb = L2_VMCB;
 	is(l2(g_load, FREE, 0), 0, "A9 VMRUN with a VMCB elsewhere");
+}
+
+/* What L2 stands on was there before the VM was attached. */
+static void test_attached_late(uint64_t gpa, const char *what)
+{
+	struct vcpu *other = &vm->vcpu[1];
+
+	vcpu_prepare(v, g_l2, (uint64_t)g_l2_pause, 41);
+	ok(run(v) && v->stop == STOP_SYNC, "A9 L2 stands, with %s", what);
+	is(ioctl(r->fd, RDT_VM_DETACH, 0), 0, "A9 detached meanwhile");
+	rdt_close(r);
+	r = rdt_attach(vm->fd);
+	is(call(other, g_node_add, NODES, 2), 2, "A9 and attached");
+	is((int64_t)call(other, g_hc, RDT_HC_PROTECT, gpa, 1, RDT_ATTR(RDT_ACT_DENY, 0)), -EBUSY,
+	   "A9 %s from before cannot be protected", what);
+	ok(run(v) && v->stop == STOP_DONE && v->value == 42, "A9 L2 goes on, with %s", what);
+	is((int64_t)call(other, g_hc, RDT_HC_PROTECT, gpa, 1, RDT_ATTR(RDT_ACT_DENY, 0)), 0,
+	   "A9 and then it can, %s", what);
+}
+
+/* One vCPU uses it without a pause, the operator protects it and lets it go. */
+static void test_race(uint64_t gpa, unsigned int offset, void *fn, uint64_t a, const char *what)
+{
+	volatile uint64_t *word = vm_host(vm, gpa + offset), *go = vm_host(vm, (uint64_t)&go_on);
+	unsigned int busy = 0, held = 0, written = 0;
+
+	set_mode(SHARED);
+	*go = 1;
+	vcpu_start(v, g_l2_always, (uint64_t)fn, a);
+	usleep(50000);
+	for (int i = 0; i < 200; i++) {
+		int ret = rdt_protect(r, gpa, 1, RDT_ACT_DENY, RDT_CLS_OTHER);
+		uint64_t was = *word;
+
+		if (ret) {
+			busy += ret == -EBUSY;
+			continue;
+		}
+		held++;
+		*word = was ^ 0x5a;
+		usleep(2000);
+		written += *word != (was ^ 0x5a);
+		*word = was;
+		if (rdt_protect(r, gpa, 1, RDT_ACT_NONE, 0))
+			tap_bail("RDT_VM_PROTECT");
+		usleep(1000);
+	}
+	*go = 0;
+	ok((int64_t)vcpu_join(v) > 0, "A9 %s, used and protected at once: L1 is refused now and then", what);
+	tap_diag("%s: %u times busy, %u times protected", what, busy, held);
+	ok(held, "A9 %s, used and protected at once: it can be protected", what);
+	is(written, 0, "A9 %s, used and protected at once: never written when it is", what);
 }
 
 /* SVM: while L2 is in SMM, KVM keeps L1's state in the host save area. */
@@ -657,13 +753,23 @@ int main(void)
 	test_late_rule();
 	end();
 	start(0);
+	test_shadowed();
 	test_walks();
 	end();
 	if (!guest_is_intel) {
 		start(0);
 		test_vmcb();
 		test_vmcb_in_use();
+		/* Its exit code. */
+		conf->vmcb = STRUCTS + 6 * PAGE_SIZE;
+		test_race(conf->vmcb, 0x70, g_load, FREE, "a VMCB");
+		conf->vmcb = L2_VMCB;
 		test_hsave();
+		end();
+		start(0);
+		set_mode(SHARED);
+		conf->vmcb = STRUCTS;
+		test_attached_late(STRUCTS, "a VMCB");
 		end();
 	} else {
 		/* Without a LAPIC in the kernel every CR8 write is KVM's. */
@@ -673,6 +779,11 @@ int main(void)
 		test_shadow_vmcs();
 		test_vmx_maps();
 		test_msr_store();
+		end();
+		start(VM_IRQCHIP);
+		set_mode(SHARED);
+		conf->vapic = STRUCTS;
+		test_attached_late(STRUCTS, "a virtual-APIC page");
 		end();
 	}
 	start(0);
