@@ -545,7 +545,8 @@ static void test_race(uint64_t gpa, unsigned int offset, void *fn, uint64_t a, c
 	*go = 1;
 	vcpu_start(v, g_l2_always, (uint64_t)fn, a);
 	usleep(50000);
-	for (int i = 0; i < 200; i++) {
+	/* It seldom hits the moment between two entries. */
+	for (int i = 0; i < 20000 && held < 5; i++) {
 		int ret = rdt_protect(r, gpa, 1, RDT_ACT_DENY, RDT_CLS_OTHER);
 		uint64_t was = *word;
 
