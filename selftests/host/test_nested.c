@@ -414,6 +414,22 @@ static void test_shadowed(void)
 		   "A9 L1 exchanges it for another");
 		is(l2(g_load, gva, 0), 100 + i, "A9 L2 by that other one");
 	}
+
+	/* Under LOG as well: both Redoubt and KVM look after it. */
+	is(protect(entry & -PAGE_SIZE, 1, RDT_ACT_LOG), 0, "A10 a nested page table under LOG");
+	for (int i = 0; i < 4; i++) {
+		const uint64_t value = (pt + i % 3 * PAGE_SIZE) | rights;
+		struct rdt_event ev;
+
+		rdt_drain(r);
+		if (i & 1)
+			call(v, g_xchg, entry, value);
+		else
+			call(v, g_store, entry, value);
+		is(vm_u64(vm, entry) & ~0x360ul, value & ~0x360ul, "A10 L1 %s it", i & 1 ? "exchanges" : "stores to");
+		ok(only(RDT_EV_WRITE, RDT_ACT_LOG, entry, &ev), "A10 which is one event");
+		is(l2(g_load, gva, 0), 100 + i % 3, "A10 L2 by what it is now");
+	}
 }
 
 /* ---- A9: structures ----------------------------------------------------------------------- */
