@@ -142,6 +142,19 @@ static u64 g_l2_always(u64 fn, u64 a)
 	return refused;
 }
 
+/* L2 enters a guest of its own: an exit each time, and L1 has it try again. */
+static u64 g_l2_nests(u64 times)
+{
+	u64 other = 0;
+
+	g_l2_make((u64)g_l2_enter, 0, 0);
+	while (times--) {
+		g_l2_enter();
+		other += l2_exit.entered || l2_exit.code != (guest_is_intel ? 20 : 0x80);
+	}
+	return other;
+}
+
 /* As a caller of the driver would, to have it store. */
 static u64 g_jump(u64 target, u64 rax)
 {
@@ -430,6 +443,13 @@ static void test_shadowed(void)
 		ok(only(RDT_EV_WRITE, RDT_ACT_LOG, entry, &ev), "A10 which is one event");
 		is(l2(g_load, gva, 0), 100 + i % 3, "A10 L2 by what it is now");
 	}
+}
+
+static void test_deeper(void)
+{
+	set_mode(SHARED);
+	is(call(v, g_l2_nests, 500), 0, "A9 L2 cannot enter a guest of its own");
+	is(l2(g_load, FREE, 0), 0, "A9 L2 runs as before");
 }
 
 /* ---- A9: structures ----------------------------------------------------------------------- */
@@ -771,6 +791,7 @@ int main(void)
 	end();
 	start(0);
 	test_shadowed();
+	test_deeper();
 	test_walks();
 	end();
 	if (!guest_is_intel) {
