@@ -150,7 +150,8 @@ static u64 g_l2_nests(u64 times)
 	g_l2_make((u64)g_l2_enter, 0, 0);
 	while (times--) {
 		g_l2_enter();
-		other += l2_exit.entered || l2_exit.code != (guest_is_intel ? 20 : 0x80);
+		/* VMRUN; the first of VMX's is a VMWRITE. */
+		other += l2_exit.entered || l2_exit.code != (guest_is_intel ? 25 : 0x80);
 	}
 	return other;
 }
@@ -448,7 +449,7 @@ static void test_shadowed(void)
 static void test_deeper(void)
 {
 	set_mode(SHARED);
-	is(call(v, g_l2_nests, 500), 0, "A9 L2 cannot enter a guest of its own");
+	is(call(v, g_l2_nests, guest_is_intel ? 20 : 500), 0, "A9 L2 cannot enter a guest of its own");
 	is(l2(g_load, FREE, 0), 0, "A9 L2 runs as before");
 }
 
