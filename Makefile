@@ -11,6 +11,7 @@ make guest        the guest's driver only; it needs no KVM
 make tools        redoubtctl
 make setup        install and fetch what the build and the lab need (Debian 12)
 make unit         tests that need no virtual machine
+make lint         sparse on the C part, clang-tidy on the core; needs scripts/setup --long
 make check        set up, build, test: 30 minutes at most
 make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
@@ -25,7 +26,7 @@ DESTDIR=, PREFIX=   where to install
 endef
 
 all: modules tools
-.PHONY: all modules guest tools setup unit check check-long demo bench install guest-install clean help
+.PHONY: all modules guest tools setup unit lint check check-long demo bench install guest-install clean help
 
 # ---------------------------------------------------------------------------
 # A kernel goes by its first two numbers. kdir is where its headers are, root the
@@ -99,6 +100,23 @@ unit:
 		grep -q '^not ok' $(BUILD)/unit.log || echo 'not ok - all unit tests were built and run' | tee -a $(BUILD)/unit.log
 	@awk '/^ok / { ok++ } /^not ok / { bad++ } END { \
 		printf "%d passed, %d failed\n", ok, bad; exit bad || !ok }' $(BUILD)/unit.log
+
+# The checkers' warnings are errors. C=2 looks at every file and rebuilds none. No flags
+# of ours go along: with -s nobody would say which files were looked at.
+define sparse
+	@MAKEFLAGS= $(kbuild) C=2 CHECK=sparse modules >$(BUILD)/$*/$(1)/lint.log 2>&1 && \
+		grep -q 'CHECK ' $(BUILD)/$*/$(1)/lint.log && \
+		! grep -E 'warning:|error:' $(BUILD)/$*/$(1)/lint.log || \
+		{ tail -n 5 $(BUILD)/$*/$(1)/lint.log; exit 1; }
+endef
+lint-%: host-% guest-%
+	$(call sparse)
+	$(call sparse,guest-driver)
+	@echo "sparse, kernel $*: $$(cat $(BUILD)/$*{,/guest-driver}/lint.log | grep -c 'CHECK ') files, no warning"
+lint-core:
+	+@$(MAKE) -s --no-print-directory -C selftests/unit BUILD=$(abspath $(BUILD)) tidy
+	@echo 'clang-tidy, src/core: no warning'
+lint: $(KERNELS:%=lint-%) lint-core
 
 check: setup
 	+@$(MAKE) --no-print-directory all

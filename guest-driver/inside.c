@@ -125,7 +125,7 @@ static struct rdt_policy *overlap(__u64 gpa, __u64 pages)
 	for (p = in->policy; p < in->policy + in->nr; p++)
 		if (p->pages && gpa < p->gpa + p->pages * PAGE && p->gpa < gpa + pages * PAGE)
 			return p;
-	return 0;
+	return NULL;
 }
 
 static long op_protect(__u64 gpa, __u64 b, __u64 attr)
@@ -199,7 +199,7 @@ static long table_op(__u64 op, __u64 a, __u64 b, __u64 c)
 		ret = op_unprotect(a, b);
 		in->digest = table_digest();
 	} else if (op == RDT_OP_LOOKUP) {
-		p = range_ok(a & ~(PAGE - 1), 1) ? overlap(a & ~(PAGE - 1), 1) : 0;
+		p = range_ok(a & ~(PAGE - 1), 1) ? overlap(a & ~(PAGE - 1), 1) : NULL;
 		ret = p ? RDT_ATTR(p->action, p->cls) : 0;
 	} else {
 		ret = 0;

@@ -138,7 +138,7 @@ def suites():
         driver_suite("driver-6.12", (), guest="6.12"),
         driver_suite("text-deny", NPT[:1], "--deny"),
         driver_suite("life", (), "--life"),
-        driver_suite("vmm", NPT, test="vmm-test", module="loaded"),
+        driver_suite("vmm", NPT[1:], test="vmm-test", module="loaded"),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
@@ -160,6 +160,7 @@ def here():
     return labs + [
         demo("npt", 40, short=True),
         demo("ept", 240),
+        HereSuite("lint", ("selftests/lib/as-tap", "the checkers warn of nothing", "make", "-s", "lint"), 120),
         HereSuite("fuzz", ("selftests/lib/as-tap", "the fuzzer finds nothing", "make", "-s", "-C", "selftests/unit",
                            f"FUZZ_SECONDS={FUZZ_SECONDS}", "fuzz"), FUZZ_SECONDS + 60,
                   needs=(("-C", "selftests/unit", "fuzzers"),)),
