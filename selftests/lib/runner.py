@@ -133,7 +133,7 @@ def main(args):
     if args.unit:
         # Not last: it takes both processors. Behind the long ones that take one each.
         at = sum(1 for b in boots if b.arch == "ept")
-        boots.insert(min(at, 1), Here("unit", ["make", "-s", "--no-print-directory", "unit"], 300))
+        boots.insert(min(at, 1), Here("unit", ["make", "-s", "--no-print-directory", "unit"], 900))
     queue = Queue(boots)
     threads = [threading.Thread(target=work, args=(queue, report), daemon=True)
                for _ in range(min(args.jobs, len(boots)))]
