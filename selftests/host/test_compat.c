@@ -124,7 +124,7 @@ static void test_vm(int dev)
 	is(poll(&(struct pollfd){ .fd = o.fd, .events = POLLIN }, 1, 0), 0,
 	   "uapi compat nothing is left to see");
 
-	is(call32(SYS32_IOCTL, o.fd, RDT_VM_DETACH, 1), -EINVAL, "uapi compat detach with an argument");
+	is(call32(SYS32_IOCTL, o.fd, RDT_VM_DETACH, 2), -EINVAL, "uapi compat detach with an unknown flag");
 	is(call32(SYS32_IOCTL, o.fd, RDT_VM_DETACH, 0), 0, "uapi compat detach");
 	is(vcpu_call(v, g_store, TARGET, 0x77), -1, "uapi compat after that the guest writes");
 	is(ioctl32(o.fd, RDT_VM_PROTECT, &p), -ENODEV, "uapi compat protect after that");

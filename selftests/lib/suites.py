@@ -103,9 +103,9 @@ def guest_suite(name, hosts, run="", append="", driver="", groups="all attack/al
                  needs=(("-C", "selftests/guest"),), **more)
 
 
-def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", module="free", **more):
+def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", module="free", long=NPT, **more):
     """A guest from its host's side. The host loads redoubt only when it is time."""
-    return Suite(f"guest/{name}", f"{LIB}/{test} {options}", hosts, NPT, module=module,
+    return Suite(f"guest/{name}", f"{LIB}/{test} {options}", hosts, long, module=module,
                  lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
                  overlays=(f"build/{guest}/guest-tests/overlay",),
                  files=((f"selftests/guest/{test}", LIB), ("selftests/guest/guest-tap", LIB)),
@@ -134,7 +134,7 @@ def suites():
                     driver="test_page=1", groups="foreign migrate life"),
         guest_suite("foreign-deny", (), long=NPT, driver="test_page=2", groups="foreign"),
         guest_suite("foreign-freeze", (), long=NPT, driver="test_page=3", groups="foreign"),
-        driver_suite("driver", NPT),
+        driver_suite("driver", NPT, long=NPT + EPT[:1]),
         driver_suite("driver-6.12", (), guest="6.12"),
         driver_suite("text-deny", NPT[:1], "--deny"),
         driver_suite("life", (), "--life"),
