@@ -50,6 +50,8 @@ int rdt_port_holds_pv(void *host, rdt_u64 gfn, rdt_u64 count);
 void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count);
 /* Map a guest page for good. *pin is handed back to unpin. NULL: not RAM. May sleep. */
 void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin);
+/* Where the pinned page is; as rdt_port_pin() gave it. */
+void *rdt_port_pinned(void *host, void *pin);
 void rdt_port_unpin(void *host, void *pin);
 /* The same for the length of one step, on a vCPU's thread; the page is about to be written. */
 void *rdt_port_hold(void *host, rdt_u64 gfn, void **cookie);
@@ -69,6 +71,36 @@ rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva);
 
 rdt_u64 rdt_port_random(void);
 
+/*
+ * A page of the host's own, zeroed, page aligned, for a frame of a domain. NULL: none. May
+ * sleep. The core has overwritten it when it gives it back.
+ */
+void *rdt_port_page_alloc(void *host);
+void rdt_port_page_free(void *host, void *page);
+
+/* A hash in the making; NULL: no memory. May sleep. end() frees it; @out NULL: nothing else. */
+void *rdt_port_sha256_begin(void);
+void rdt_port_sha256_update(void *sha, const void *data, unsigned long len);
+void rdt_port_sha256_end(void *sha, rdt_u8 out[32]);
+
+/*
+ * Room for two vector states (with x87 and PKRU) of one slot: its caller's and the
+ * inside's. NULL: no memory, or the host cannot do it. May sleep. free() overwrites.
+ */
+void *rdt_port_vector_alloc(void *host);
+void rdt_port_vector_free(void *host, void *room);
+/*
+ * Keep the vCPU's live state and load another, in its exit. Does not sleep. The slot
+ * is the vCPU's while this runs, and not any longer.
+ */
+enum rdt_vector {
+	RDT_VEC_ENTER,		/* keep the caller's, load the initial one */
+	RDT_VEC_LEAVE,		/* load the caller's */
+	RDT_VEC_AEX,		/* keep the inside's, load the caller's */
+	RDT_VEC_RESUME,		/* keep the caller's, load the inside's */
+};
+void rdt_port_vector(void *hv, void *room, enum rdt_vector op);
+
 /* Raise an event; the host fills in seq, time and vm. Any context that may not sleep too. */
 void rdt_port_event(void *host, struct rdt_event *ev);
 
@@ -84,6 +116,7 @@ void rdt_port_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
 
 #define RDT_VIEW_ROOT		0
 #define RDT_VIEW_INTEGRITY	1
+#define RDT_VIEW_DOMAIN		2	/* and up to RDT_VIEW_STEP: protection domains */
 #define RDT_VIEW_STEP		31	/* one vCPU, one instruction; see rdt_core_step_begin() */
 
 /**
@@ -187,6 +220,13 @@ rdt_u8 rdt_core_access(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) R
 int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, int level) RDT_NOEXCEPT;
 
 /**
+ * rdt_core_private - the page to map for a frame in a view instead of the VMM's; NULL:
+ * the VMM's. Only while a vCPU is in @view: it stays until rdt_port_zap() of the frame has
+ * returned. Lock-free, any context.
+ */
+void *rdt_core_private(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) RDT_NOEXCEPT;
+
+/**
  * rdt_core_walk_may_set - may KVM's walk of the guest's page tables set accessed and
  * dirty bits in this frame? In those of a restricted frame only if it is known to
  * hold page tables, as for the CPU's own walks. Lock-free.
@@ -194,11 +234,12 @@ int rdt_core_max_level(const struct rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn, i
 int rdt_core_walk_may_set(struct rdt_core_vm *vm, rdt_u64 gfn) RDT_NOEXCEPT;
 
 /**
- * rdt_core_at_door - would a fetch from this frame cross into or out of integrity mode?
+ * rdt_core_at_door - would a fetch from this frame cross into or out of integrity
+ * mode or a domain? If so, rdt_core_door() is the next to be asked for this vCPU.
  * The two checks that the dearest path can afford before it knows more.
  */
 enum rdt_door { RDT_DOOR_NONE, RDT_DOOR_IN, RDT_DOOR_OUT };
-enum rdt_door rdt_core_at_door(const struct rdt_core_vm *vm, const struct rdt_core_vcpu *vcpu,
+enum rdt_door rdt_core_at_door(const struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu,
 			       rdt_u64 gfn) RDT_NOEXCEPT;
 /**
  * rdt_core_door - the vCPU fetched from a door, no event was being delivered.
@@ -300,6 +341,30 @@ void rdt_core_info(struct rdt_core_vm *vm, struct rdt_vm_info *info) RDT_NOEXCEP
 /* Ranges from @gpa on; returns how many, or -errno; *next is where to go on. */
 int rdt_core_regions(struct rdt_core_vm *vm, rdt_u64 gpa, struct rdt_region *out, rdt_u32 room,
 		     rdt_u64 *next) RDT_NOEXCEPT;
+
+/* ---- protection domains; Documentation/domains.md --------------------------- */
+
+struct rdt_domain_quota;
+struct rdt_domain_info;
+
+/* The operator's side; 0 or -errno. May sleep. A VM begins with a quota of nothing. */
+int rdt_core_domain_set_quota(struct rdt_core_vm *vm, const struct rdt_domain_quota *q) RDT_NOEXCEPT;
+void rdt_core_domain_quota(struct rdt_core_vm *vm, struct rdt_domain_quota *q) RDT_NOEXCEPT;
+int rdt_core_domain_info(struct rdt_core_vm *vm, rdt_u32 view, struct rdt_domain_info *info) RDT_NOEXCEPT;
+/*
+ * -EAGAIN, here and as the hypercall's result: a vCPU is inside. The host may have each vCPU
+ * exit and call rdt_core_evict(), then ask again.
+ */
+int rdt_core_domain_destroy(struct rdt_core_vm *vm, rdt_u64 id) RDT_NOEXCEPT;
+/* @value: a copy of the host's. */
+int rdt_core_domain_install(struct rdt_core_vm *vm, rdt_u64 id, rdt_u64 gva, const void *value,
+			    rdt_u32 len) RDT_NOEXCEPT;
+/**
+ * rdt_core_evict - bring the vCPU out of a domain that is being destroyed. 1: it was in one, and
+ * is at its caller's return address with an error; 0: nothing was to be done. On its own
+ * thread, no event being delivered.
+ */
+int rdt_core_evict(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, struct rdt_cpu *cpu) RDT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

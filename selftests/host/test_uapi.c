@@ -339,7 +339,7 @@ static void test_vm_fd_arguments(struct vm *vm, int fd)
 
 	fails(ioctl(fd, RDT_VM_INFO, nowhere), EFAULT, "uapi vm info bad pointer");
 	is(ioctl(fd, RDT_VM_INFO, &before), 0, "uapi vm info");
-	ok(!before.reserved[0] && !before.reserved[3], "uapi vm info reserved is zero");
+	ok(!before.reserved[0] && !before.reserved[1], "uapi vm info reserved is zero");
 	is(before.vmm_pid, getpid(), "uapi vm info names the VMM");
 	is(before.flags, 0, "uapi vm info flags");
 	is(before.frames, 0, "uapi vm info: nothing is restricted");

@@ -6,7 +6,10 @@
 #include <cstring>
 #include <random>
 
+#include <openssl/evp.h>
 #include <sys/mman.h>
+
+#include "support.h"
 
 namespace redoubt {
 
@@ -48,6 +51,8 @@ MockHost::~MockHost()
 		broken("end", "the policy lock is held");
 	if (!pins_.empty())
 		broken("end", "guest pages are pinned");
+	if (!pages_.empty() || rooms_)
+		broken("end", "private pages are left");
 	munmap(ram_, frames_ << page_shift);
 }
 
@@ -154,7 +159,7 @@ void *MockHost::pin(gfn_t gfn, void **pin)
 	if (fail_pin || gfn >= frames_ || !visible(gfn, 1))
 		return nullptr;
 	*pin = std::malloc(1);
-	pins_.insert(*pin);
+	pins_[*pin] = gfn;
 	return page(gfn);
 }
 
@@ -163,6 +168,53 @@ void MockHost::unpin(void *pin)
 	if (pins_.erase(pin) != 1)
 		broken("unpin", "not pinned");
 	std::free(pin);
+}
+
+void *MockHost::pinned(void *pin)
+{
+	auto it = pins_.find(pin);
+
+	if (it == pins_.end())
+		broken("pinned", "not pinned");
+	return page(it->second);
+}
+
+void *MockHost::page_alloc()
+{
+	need_lock("page_alloc");
+
+	void *p = test_page_alloc();
+
+	if (p)
+		pages_.insert(p);
+	return p;
+}
+
+void MockHost::page_free(void *p)
+{
+	if (pages_.erase(p) != 1)
+		broken("page_free", "not a page");
+	if (on_page_free)
+		on_page_free(p);
+	for (u64 i = 0; i < page_size; i++)
+		if (static_cast<u8 *>(p)[i])
+			broken("page_free", "the page is not overwritten");
+	test_page_free(p);
+}
+
+void *MockHost::vector_alloc()
+{
+	need_lock("vector_alloc");
+	if (fail_vector)
+		return nullptr;
+	rooms_++;
+	return new Room;
+}
+
+void MockHost::vector_free(void *room)
+{
+	rooms_--;
+	delete static_cast<Room *>(room);
 }
 
 bool MockHost::read(gpa_t gpa, void *to, u32 len)
@@ -251,6 +303,94 @@ void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count)
 void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
 {
 	return of(host).pin(gfn, pin);
+}
+
+void *rdt_port_pinned(void *host, void *pin)
+{
+	return of(host).pinned(pin);
+}
+
+void *rdt_port_page_alloc(void *host)
+{
+	return of(host).page_alloc();
+}
+
+void rdt_port_page_free(void *host, void *page)
+{
+	of(host).page_free(page);
+}
+
+void *rdt_port_vector_alloc(void *host)
+{
+	return of(host).vector_alloc();
+}
+
+void rdt_port_vector_free(void *host, void *room)
+{
+	of(host).vector_free(room);
+}
+
+void rdt_port_vector(void *hv, void *room, rdt_vector op)
+{
+	rdt_u64 initial = 0;
+	redoubt::u64 &live = static_cast<MockHv *>(hv)->vector;
+	auto &r = *static_cast<MockHost::Room *>(room);
+
+	switch (op) {
+	case RDT_VEC_ENTER:
+		r.caller = live;
+		live = initial;
+		break;
+	case RDT_VEC_LEAVE:
+		live = r.caller;
+		break;
+	case RDT_VEC_AEX:
+		r.inside = live;
+		live = r.caller;
+		break;
+	case RDT_VEC_RESUME:
+		r.caller = live;
+		live = r.inside;
+		break;
+	}
+}
+
+static std::atomic<long> hashes;
+
+long redoubt::mock_hashes()
+{
+	return hashes;
+}
+
+void *rdt_port_sha256_begin()
+{
+	/* Fails when memory does. */
+	void *probe = rdt_port_alloc(1);
+
+	if (!probe)
+		return nullptr;
+	rdt_port_free(probe);
+
+	EVP_MD_CTX *sha = EVP_MD_CTX_new();
+
+	EVP_DigestInit_ex(sha, EVP_sha256(), nullptr);
+	hashes++;
+	return sha;
+}
+
+void rdt_port_sha256_update(void *sha, const void *data, unsigned long len)
+{
+	EVP_DigestUpdate(static_cast<EVP_MD_CTX *>(sha), data, len);
+}
+
+void rdt_port_sha256_end(void *sha, rdt_u8 out[32])
+{
+	auto *ctx = static_cast<EVP_MD_CTX *>(sha);
+
+	if (out)
+		EVP_DigestFinal_ex(ctx, out, nullptr);
+	EVP_MD_CTX_free(ctx);
+	hashes--;
 }
 
 void rdt_port_unpin(void *host, void *pin)

@@ -42,6 +42,7 @@ public:
 	bool fail_pin = false;
 	bool fail_hold = false;
 	bool fail_read = false;
+	bool fail_vector = false;
 	/* Called in the middle of a policy change, the lock held. */
 	std::function<void()> on_zap, on_holds_pv;
 
@@ -73,6 +74,24 @@ public:
 	{
 		return pins_.size();
 	}
+	/* Private pages, hashes and rooms for vector state that the core has. */
+	[[nodiscard]] u64 pages() const
+	{
+		return pages_.size();
+	}
+	[[nodiscard]] bool is_private(const void *page) const
+	{
+		return pages_.count(page) != 0;
+	}
+	struct Room {
+		u64 caller = 0, inside = 0; /* all of a vector state that matters here */
+	};
+	[[nodiscard]] u64 rooms() const
+	{
+		return rooms_;
+	}
+	/* Asked about a private page that is about to be given back. */
+	std::function<void(const void *)> on_page_free;
 	[[nodiscard]] u64 holds() const
 	{
 		return holds_;
@@ -95,7 +114,12 @@ public:
 	bool holds_pv(gfn_t gfn, u64 count);
 	void zap(gfn_t gfn, u64 count);
 	void *pin(gfn_t gfn, void **pin);
+	void *pinned(void *pin);
 	void unpin(void *pin);
+	void *page_alloc();
+	void page_free(void *page);
+	void *vector_alloc();
+	void vector_free(void *room);
 	void *hold(gfn_t gfn, void **cookie);
 	void release(void *cookie);
 	bool read(gpa_t gpa, void *to, u32 len);
@@ -111,7 +135,9 @@ private:
 	std::mutex policy_;
 	std::atomic<std::thread::id> owner_{};
 	std::atomic<bool> was_locked_{false};
-	std::set<void *> pins_;
+	std::map<void *, gfn_t> pins_;
+	std::set<const void *> pages_;
+	u64 rooms_ = 0;
 	std::atomic<u64> holds_{0};
 	std::mutex record_; /* the rest */
 	std::vector<Zap> zaps_;
@@ -123,12 +149,16 @@ private:
 /* The cookie of a vCPU: its page tables, page by page. */
 struct MockHv {
 	std::map<u64, gpa_t> pages;
+	u64 vector = 0; /* live vector state */
 
 	void map(u64 gva, gpa_t gpa)
 	{
 		pages[gva >> page_shift] = gpa & ~(page_size - 1);
 	}
 };
+
+/* Hashes begun and not ended. */
+long mock_hashes();
 
 /* The next numbers that rdt_port_random() gives; after them, pseudo-random ones. */
 void mock_random(std::vector<u64> next);

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <malloc.h>
 
 #include <redoubt/port.h>
@@ -14,6 +15,17 @@ std::atomic<std::size_t> blocks, bytes;
 
 thread_local void (*hook)(void *);
 thread_local void *hook_ctx;
+void (*slot_hook)();
+
+/* Takes one from the limit; false: it is used up. */
+bool may_alloc()
+{
+	if (limit == 0)
+		return false;
+	if (limit > 0)
+		limit--;
+	return true;
+}
 
 } // namespace
 
@@ -47,10 +59,8 @@ extern "C" void rdt_test_node_load(void)
 
 extern "C" void *rdt_port_alloc(unsigned long size)
 {
-	if (limit == 0)
+	if (!may_alloc())
 		return nullptr;
-	if (limit > 0)
-		limit--;
 
 	void *p = std::calloc(1, size);
 
@@ -68,4 +78,33 @@ extern "C" void rdt_port_free(void *p)
 	blocks--;
 	bytes -= malloc_usable_size(p);
 	std::free(p);
+}
+
+void *test_page_alloc()
+{
+	void *p = may_alloc() ? std::aligned_alloc(4096, 4096) : nullptr;
+
+	if (p) {
+		std::memset(p, 0, 4096);
+		blocks++;
+	}
+	return p;
+}
+
+void test_page_free(void *p)
+{
+	blocks--;
+	std::free(p);
+}
+
+void test_on_slot_step(void (*fn)())
+{
+	slot_hook = fn;
+}
+
+extern "C" void rdt_test_slot_step(void);
+extern "C" void rdt_test_slot_step(void)
+{
+	if (slot_hook)
+		slot_hook();
 }

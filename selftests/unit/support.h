@@ -12,3 +12,10 @@ std::size_t test_alloc_bytes();
 
 /* Called in front of every load of a word of a node. nullptr: nothing. */
 void test_on_node_load(void (*hook)(void *), void *ctx);
+
+/* Zeroed pages under the same limit. */
+void *test_page_alloc();
+void test_page_free(void *page);
+
+/* Called in front of every access to a slot's word. nullptr: nothing. */
+void test_on_slot_step(void (*hook)());

@@ -66,7 +66,12 @@ int rdt_core_walk_may_set(rdt_core_vm *vm, rdt_u64 gfn) noexcept
 	return vm->vm.walk_may_set(gfn);
 }
 
-rdt_door rdt_core_at_door(const rdt_core_vm *vm, const rdt_core_vcpu *vcpu, rdt_u64 gfn) noexcept
+void *rdt_core_private(const rdt_core_vm *vm, rdt_u8 view, rdt_u64 gfn) noexcept
+{
+	return vm->vm.private_page(view, gfn);
+}
+
+rdt_door rdt_core_at_door(const rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_u64 gfn) noexcept
 {
 	return vm->vm.at_door(vcpu->vcpu, gfn);
 }
@@ -129,6 +134,30 @@ void rdt_core_mapping_changed(rdt_core_vm *vm, rdt_u64 gfn, rdt_u64 count) noexc
 	vm->vm.mapping_changed(gfn, count);
 }
 
+/*
+ * Ring 3 may leave and ask for itself where it is, and go back where it was, if that is a
+ * domain of ring 3. Everything else is for the kernel.
+ */
+static bool ring3_may_call(Vm &vm, const Vcpu &v, u32 nr, const rdt_u64 arg[4])
+{
+	if (nr == RDT_HC_LEAVE || nr == RDT_HC_DOM_MEASURE)
+		return v.inside && v.inside->gate.cpl == 3;
+	if (nr == RDT_HC_RESUME) {
+		const Inside *in = vm.inside_of(arg[0]);
+
+		return in && in->gate.cpl == 3;
+	}
+	return false;
+}
+
+/* An inside that KVM's emulator cannot read is taken behind the instruction here. */
+static void skip(rdt_cpu &cpu, s64 result)
+{
+	cpu.gpr[0] = static_cast<rdt_u64>(result);
+	cpu.rip += 3; /* vmcall, vmmcall */
+	cpu.dirty |= RDT_CPU_RIP;
+}
+
 rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr,
 			      const rdt_u64 arg[4], rdt_cpu *cpu, rdt_s64 *result) noexcept
 {
@@ -140,24 +169,52 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 	static constexpr u8 args[] = {
 		0, 0, 1, 1, 3, 2, 1, 1, /* ..DRIVER */
 		4, 1, 2,		/* ENTER (all are the driver's), LEAVE, RESUME */
+		4, 4, 4, 4, 4, 1, 4, 4, /* none; DOM_CREATE, ADD, SHARE */
+		1, 4, 1, 1,		/* SEAL, ENTER (the domain's), MEASURE, DESTROY */
 	};
+	static_assert(sizeof(args) == RDT_HC_DOM_DESTROY - RDT_HC_BASE + 1);
 	u32 call = nr - RDT_HC_BASE;
+	const bool in_domain = v.inside && v.inside->gate.domain;
 
 	/* For the kernel only; at the gates the attempt is an alert, too. */
-	if (cpu->cpl || !cpu->va_bits) {
-		if (nr >= RDT_HC_ENTER && nr <= RDT_HC_RESUME)
+	if (!cpu->va_bits || (cpu->cpl && !ring3_may_call(vm, v, nr, arg))) {
+		if ((nr >= RDT_HC_ENTER && nr <= RDT_HC_RESUME) || nr == RDT_HC_DOM_ENTER)
 			vm.report_gate(*cpu, cpu->cpl ? RDT_GATE_BAD_CPL : RDT_GATE_BAD_STATE);
-		*result = hc_eperm;
-		return RDT_HC_END_RESULT;
+		r = hc_eperm;
+		nr = 0; /* nothing is called */
 	}
-	if (call < sizeof(args))
+	if (nr && call < sizeof(args))
 		for (unsigned i = args[call]; i < 4; i++)
 			if (arg[i]) {
-				*result = hc_einval;
-				return RDT_HC_END_RESULT;
+				r = hc_einval;
+				nr = 0;
+				break;
 			}
 
 	switch (nr) {
+	case 0:
+		break;
+	case RDT_HC_DOM_CREATE:
+		r = vm.domain_create(arg[0], *cpu);
+		break;
+	case RDT_HC_DOM_ADD:
+		r = vm.domain_add(arg[0], arg[1], arg[2], arg[3], *cpu);
+		break;
+	case RDT_HC_DOM_SHARE:
+		r = vm.domain_share(arg[0], arg[1], arg[2], arg[3], *cpu);
+		break;
+	case RDT_HC_DOM_SEAL:
+		r = vm.domain_seal(arg[0], *cpu);
+		break;
+	case RDT_HC_DOM_ENTER:
+		r = vm.domain_enter(v, *cpu, arg[0]);
+		break;
+	case RDT_HC_DOM_MEASURE:
+		r = vm.domain_measure(v, *cpu, arg[0]);
+		break;
+	case RDT_HC_DOM_DESTROY:
+		r = vm.domain_destroy(arg[0], cpu);
+		break;
 	case RDT_HC_NODE_ADD:
 		r = vm.node_add(arg[0]);
 		break;
@@ -184,6 +241,8 @@ rdt_hc_end rdt_core_hypercall(rdt_core_vm *core, rdt_core_vcpu *vcpu, rdt_u32 nr
 		break;
 	}
 	*result = r;
+	if (in_domain && !(cpu->dirty & RDT_CPU_RIP))
+		skip(*cpu, r);
 	return cpu->dirty & RDT_CPU_RIP ? RDT_HC_END_SWITCHED : RDT_HC_END_RESULT;
 }
 
@@ -208,6 +267,37 @@ int rdt_core_protect(rdt_core_vm *vm, rdt_u64 gpa, rdt_u64 pages, rdt_u8 action,
 int rdt_core_detach(rdt_core_vm *vm, rdt_u32 flags) noexcept
 {
 	return static_cast<int>(vm->vm.detach(flags & RDT_DETACH_FORCE));
+}
+
+int rdt_core_domain_set_quota(rdt_core_vm *vm, const rdt_domain_quota *q) noexcept
+{
+	return static_cast<int>(vm->vm.domain_set_quota(*q));
+}
+
+void rdt_core_domain_quota(rdt_core_vm *vm, rdt_domain_quota *q) noexcept
+{
+	vm->vm.domain_quota(*q);
+}
+
+int rdt_core_domain_info(rdt_core_vm *vm, rdt_u32 view, rdt_domain_info *info) noexcept
+{
+	return static_cast<int>(vm->vm.domain_info(view, *info));
+}
+
+int rdt_core_domain_destroy(rdt_core_vm *vm, rdt_u64 id) noexcept
+{
+	return static_cast<int>(vm->vm.domain_destroy(id, nullptr));
+}
+
+int rdt_core_domain_install(rdt_core_vm *vm, rdt_u64 id, rdt_u64 gva, const void *value,
+			    rdt_u32 len) noexcept
+{
+	return static_cast<int>(vm->vm.domain_install(id, gva, value, len));
+}
+
+int rdt_core_evict(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_cpu *cpu) noexcept
+{
+	return vm->vm.evict(vcpu->vcpu, *cpu);
 }
 
 void rdt_core_info(rdt_core_vm *vm, rdt_vm_info *info) noexcept

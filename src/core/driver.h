@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "inside.h"
+
 #include <linux/redoubt_guest.h>
 #include <redoubt/port.h>
 #include <redoubt/types.h>
@@ -39,7 +41,7 @@ constexpr u8 class_of(FrameKind k)
 	}
 }
 
-class Driver : Pinned {
+class Driver : public Gate, Pinned {
 public:
 	/*
 	 * Checks and takes over a descriptor (a private copy, not guest memory).
@@ -69,20 +71,7 @@ public:
 		return frames_;
 	}
 
-	u64 cr3 = 0;
 	gfn_t idt_gfn = 0;
-	/* The one frame of each kind; none: no frame has this number. */
-	gfn_t gate_gfn = ~0ull;
-	gfn_t exit_gfn = ~0ull;
-	u64 idt_gva = 0;
-	u64 gate_gva = 0;
-	u64 exit_gva = 0;
-	u64 call_gva = 0;
-	u64 call_gpa = 0;
-	u64 resume_gva = 0;
-	u32 slots = 0;
-	u8 va_bits = 0;
-	u64 stack_top[RDT_DRV_MAX_SLOTS] = {};
 
 private:
 	/* The last region that starts at or below gfn; -1: none. */
@@ -92,12 +81,5 @@ private:
 	u64 frames_ = 0;
 	Region region_[RDT_DRV_MAX_REGIONS + 1] = {}; /* sorted, with the IDT */
 };
-
-/* An address that a VM entry accepts as RIP in this paging mode. */
-constexpr bool canonical(u64 va, u8 va_bits)
-{
-	return va_bits && static_cast<u64>(static_cast<s64>(va << (64 - va_bits)) >>
-					   (64 - va_bits)) == va;
-}
 
 } // namespace redoubt

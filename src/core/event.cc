@@ -21,8 +21,49 @@ rdt_event Vm::event_for(u16 type, const rdt_cpu *cpu) const
 	return ev;
 }
 
+/* From or to a domain. What is there is nobody's business, the operator's included. */
+void Vm::report_border(const rdt_fault &f, const rdt_cpu *cpu)
+{
+	rdt_event ev = event_for(RDT_EV_DOMAIN_ACCESS, cpu);
+	const Owner o = owner(f.gpa >> page_shift);
+
+	ev.action = RDT_ACT_DENY;
+	ev.cls = o ? RDT_CLS_DOMAIN : RDT_CLS_OTHER;
+	ev.code = f.access;
+	ev.domain = o.view();
+	ev.gpa = f.gpa;
+	ev.range_gpa = f.gpa & ~(page_size - 1);
+	ev.range_pages = 1;
+	if (f.gva_valid) {
+		ev.gva = f.gva;
+		ev.flags |= RDT_EVF_GVA;
+	}
+	if (f.emulated)
+		ev.flags |= RDT_EVF_EMULATED;
+	if (f.vectoring)
+		ev.flags |= RDT_EVF_EVENT;
+	raise(ev);
+}
+
+void Vm::report_domain(u8 code, const Domain *d, const rdt_cpu *cpu)
+{
+	rdt_event ev = event_for(RDT_EV_DOMAIN, cpu);
+
+	ev.code = code;
+	if (code == RDT_DOM_EV_CALLER)
+		ev.action = RDT_ACT_DENY;
+	if (d) {
+		ev.domain = d->gate.view;
+		ev.range_pages = d->frames;
+	}
+	raise(ev);
+}
+
 void Vm::report_write(const rdt_fault &f, const rdt_cpu *cpu, const Rule &rule, u8 action)
 {
+	if (rule.cls == RDT_CLS_DOMAIN)
+		return report_border(f, cpu);
+
 	u16 type = f.host			  ? RDT_EV_KVM_WRITE
 		   : rule.cls == RDT_CLS_NODE	  ? RDT_EV_TREE_WRITE
 		   : rule.cls >= RDT_CLS_DRV_TEXT ? RDT_EV_DRIVER_WRITE

@@ -23,11 +23,11 @@ u8 Vm::access(u8 view, gfn_t gfn) const
 		case FrameKind::Data:
 			return RDT_ACC_R;
 		default:
-			return RDT_ACC_R | RDT_ACC_X | w;
+			return owner(gfn) ? u8{0} : RDT_ACC_R | RDT_ACC_X | w;
 		}
 	}
 	if (view != view_integrity)
-		return 0;
+		return domain_access(view, gfn);
 	if (!restricted)
 		return RDT_ACC_R | RDT_ACC_W;
 	switch (kind(gfn)) {
@@ -39,12 +39,48 @@ u8 Vm::access(u8 view, gfn_t gfn) const
 	case FrameKind::Idt: /* an event delivered inside ends here: asynchronous exit */
 		return 0;
 	default: /* Exit: a jump to it leaves. Others: monitored inside as outside. */
-		return RDT_ACC_R;
+		return owner(gfn) ? 0 : RDT_ACC_R;
 	}
 }
 
-int Vm::max_level(u8, gfn_t gfn, int level) const
+/* Its own frames, and of the guest's those that are shared with it while under no rule. */
+u8 Vm::domain_access(u8 view, gfn_t gfn) const
 {
+	const Domains *ds = domains();
+	const Domain *d = ds && is_domain(view) ? load_acquire(ds->at[view]) : nullptr;
+
+	if (!d)
+		return 0;
+	if (!restricted_.test(gfn))
+		return d->shares(gfn) ? RDT_ACC_R | RDT_ACC_W : 0;
+
+	const Owner o = ds->map.find(gfn);
+
+	if (o.view() != view)
+		return 0;
+	switch (o.kind()) {
+	case RDT_DOM_TEXT:
+	case RDT_DOM_GATE:
+		return RDT_ACC_R | RDT_ACC_X;
+	case RDT_DOM_EXIT: /* a jump to it leaves */
+		return RDT_ACC_R;
+	default:
+		return RDT_ACC_R | RDT_ACC_W;
+	}
+}
+
+void *Vm::private_page(u8 view, gfn_t gfn) const
+{
+	const Owner o = is_domain(view) && restricted_.test(gfn) ? owner(gfn) : Owner();
+
+	return o.view() == view ? o.page() : nullptr;
+}
+
+int Vm::max_level(u8 view, gfn_t gfn, int level) const
+{
+	/* Next to a domain's frame there may be anything. */
+	if (is_domain(view))
+		return 1;
 	while (level > 1) {
 		u64 frames = 1ull << (9 * (level - 1));
 
@@ -68,6 +104,11 @@ bool Vm::rule_of(gfn_t gfn, Rule *out)
 
 	if (k != FrameKind::None && k != FrameKind::Idt) {
 		*out = {gfn, 1, class_of(k), RDT_ACT_DENY};
+		return true;
+	}
+
+	if (owner(gfn)) {
+		*out = {gfn, 1, RDT_CLS_DOMAIN, RDT_ACT_DENY};
 		return true;
 	}
 
@@ -130,17 +171,18 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 				return verdict;
 		}
 
-	if (view == view_integrity) {
-		const Driver &d = integrity()->driver;
-
-		if (f.vectoring && d.kind(gfn) == FrameKind::Idt)
+	if (v && v->inside) {
+		/* A domain has nothing that the delivery of an event could use. */
+		if (f.vectoring && (v->inside->gate.domain || kind(gfn) == FrameKind::Idt))
 			return aexit(*v, cpu, f.soft_len) ? RDT_V_AEX : RDT_V_FREEZE;
 		/*
-		 * The driver reached for what is not its own. Nothing of it happens and
+		 * The inside reached for what is not its own. Nothing of it happens and
 		 * the call ends: the caller gets an error, the slot is free again.
 		 */
 		if (f.access == RDT_ACC_X) {
 			report_refused(RDT_EV_EXEC, &cpu, f.gpa, 1);
+		} else if (is_domain(view)) {
+			report_border(f, &cpu);
 		} else {
 			Rule rule = {gfn, 1, RDT_CLS_OTHER, RDT_ACT_DENY};
 
@@ -152,8 +194,12 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	}
 
 	if (f.access == RDT_ACC_X) {
-		if (kind(gfn) == FrameKind::Gate)
+		const Owner o = owner(gfn);
+
+		if (kind(gfn) == FrameKind::Gate || o.kind() == RDT_DOM_GATE)
 			report_gate(cpu, RDT_GATE_BAD_RIP);
+		else if (o)
+			report_border(f, &cpu);
 		else
 			report_refused(RDT_EV_EXEC, &cpu, f.gpa, 1);
 		return RDT_V_GP;
@@ -187,8 +233,10 @@ void Vm::stored(const Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu)
 rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 {
 	gfn_t gfn = f.gpa >> page_shift;
+	const u8 view = cpu ? cpu->view : view_root;
 
-	if (access(cpu ? cpu->view : view_root, gfn) & RDT_ACC_W)
+	/* It would write the VMM's page, not the domain's. */
+	if (access(view, gfn) & RDT_ACC_W && !private_page(view, gfn))
 		return RDT_V_PASS;
 
 	Rule rule;
@@ -200,7 +248,7 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 	 * FREEZE cannot stop an emulation half-way: the write is refused. From inside
 	 * LOG is refused too, as fault() does.
 	 */
-	if (action != RDT_ACT_LOG || (cpu && cpu->view == view_integrity))
+	if (action != RDT_ACT_LOG || (view != view_root && view != view_step))
 		action = RDT_ACT_DENY;
 	report_write(f, cpu, rule, action);
 	return action == RDT_ACT_LOG ? RDT_V_PASS : RDT_V_GP;

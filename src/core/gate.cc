@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Crossing between the root view and integrity mode. Every way in or out is here;
- * each refusal is reported and changes nothing.
+ * Crossing between the root view and integrity mode or a domain. Every way in or out is
+ * here; each refusal is reported and changes nothing.
  *
  * On the vCPU's own thread only. The slot's compare-and-swaps are what two
  * vCPUs can race for. Who is inside has a Running slot, nobody else touches it: should
@@ -16,6 +16,7 @@ namespace {
 enum Gpr { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
 
 constexpr u64 rflags_fixed = 1u << 1, rflags_if = 1u << 9;
+constexpr u64 insn_len = 3; /* vmcall, vmmcall */
 
 void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 {
@@ -29,61 +30,83 @@ void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 } // namespace
 
 /*
- * Into integrity mode, execution to go on at rip_inside. The caller has proved
- * where the vCPU is. R11 holds the return address.
+ * Into a view, execution to go on at rip_inside. The caller has proved where the vCPU
+ * is, and has read epoch before anything else of @in; rip_inside is looked at when the slot
+ * is ours. R11 holds the return address.
  */
-s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside)
+s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_inside)
 {
-	Integrity *i = load_acquire(integrity_); /* there is one: the caller found its door */
+	const Gate &gate = in.gate;
+	u64 *g = cpu.gpr;
 	u8 refuse = 0;
 
-	if (cpu.cpl != 0)
+	if (cpu.cpl != gate.cpl)
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
-	else if (cpu.idt_base != i->driver.idt_gva)
+	else if (cpu.idt_base != gate.idt_gva && !gate.domain)
 		refuse = RDT_GATE_BAD_IDT;
-	/* In another paging mode the driver's tables would mean other translations. */
-	else if (cpu.va_bits != i->driver.va_bits || !canonical(cpu.gpr[r11], cpu.va_bits))
+	/* In another paging mode the inside's tables would mean other translations. */
+	else if (cpu.va_bits != gate.va_bits || !canonical(g[r11], cpu.va_bits))
 		refuse = RDT_GATE_BAD_STATE;
 	if (refuse) {
 		report_gate(cpu, refuse);
 		return hc_eperm;
 	}
 
-	Slot *s = i->slots.claim(cpu.vcpu);
+	Slot *s = in.slots.claim(cpu.vcpu, epoch);
 
 	if (!s) {
-		report_gate(cpu, RDT_GATE_NO_SLOT);
+		if (!read_once(closing_))
+			report_gate(cpu, RDT_GATE_NO_SLOT);
 		return hc_eagain;
 	}
-	/* Pairs with detach(). */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (read_once(closing_)) {
-		if (!s->release())
-			report_gate(cpu, RDT_GATE_BAD_STATE);
-		return hc_eagain;
-	}
-	s->caller = {cpu.gpr[r11], cpu.rsp,	 cpu.cr3,      cpu.rflags,   cpu.gpr[rbx],
-		     cpu.gpr[rbp], cpu.gpr[r12], cpu.gpr[r13], cpu.gpr[r14], cpu.gpr[r15]};
+	s->caller = {g[r11], cpu.rsp, cpu.cr3, cpu.rflags, g[rbx],
+		     g[rbp], g[r12],  g[r13],  g[r14],	   g[r15]};
+	v.inside = &in;
 	v.slot = s;
-	v.view = view_integrity;
-	go(cpu, view_integrity, rip_inside, i->driver.stack_top[i->slots.index(s)], i->driver.cr3);
-	__atomic_fetch_add(&enters_, 1, __ATOMIC_RELAXED);
+	v.view = gate.view;
+	if (gate.domain) {
+		/* Four arguments, and of the flags what is the guest's to say: IF. */
+		g[rax] = g[rbx] = g[rbp] = 0;
+		for (unsigned n = r8; n <= r15; n++)
+			g[n] = 0;
+		cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
+		cpu.dirty |= RDT_CPU_RFLAGS;
+		if (s->vector)
+			rdt_port_vector(v.hv, s->vector, RDT_VEC_ENTER);
+	}
+	go(cpu, gate.view, rip_inside, gate.stack_top[in.slots.index(s)], gate.cr3);
+	__atomic_fetch_add(&in.enters, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 
-rdt_door Vm::at_door(const Vcpu &v, gfn_t gfn) const
+rdt_door Vm::at_door(Vcpu &v, gfn_t gfn) const
 {
-	const Integrity *i = integrity();
-
-	if (!i)
+	if (v.inside)
+		return gfn == v.inside->gate.exit_gfn ? RDT_DOOR_OUT : RDT_DOOR_NONE;
+	if (v.view != view_root)
 		return RDT_DOOR_NONE;
-	if (v.view == view_root && gfn == i->driver.gate_gfn)
+	if (const Integrity *i = integrity(); i && gfn == i->gate.gate_gfn) {
+		v.door = nullptr;
 		return RDT_DOOR_IN;
-	if (v.view == view_integrity && gfn == i->driver.exit_gfn)
-		return RDT_DOOR_OUT;
-	return RDT_DOOR_NONE;
+	}
+
+	const Domains *ds = domains();
+
+	if (!ds || !restricted_.test(gfn))
+		return RDT_DOOR_NONE;
+
+	const Owner o = ds->map.find(gfn);
+
+	if (o.kind() != RDT_DOM_GATE)
+		return RDT_DOOR_NONE;
+	/* The view may have gone to another domain since; see Inside::epoch. */
+	v.door = load_acquire(ds->at[o.view()]);
+	v.door_epoch = load_acquire(v.door->epoch);
+	if (v.door->state() != Domain::State::Sealed || v.door->gate.gate_gfn != gfn)
+		return RDT_DOOR_NONE;
+	return RDT_DOOR_IN;
 }
 
 /*
@@ -92,18 +115,19 @@ rdt_door Vm::at_door(const Vcpu &v, gfn_t gfn) const
  */
 rdt_verdict Vm::door(Vcpu &v, rdt_door door, rdt_cpu &cpu)
 {
-	const Driver &d = integrity()->driver;
-
 	if (door == RDT_DOOR_OUT) {
-		if (cpu.rip != d.exit_gva)
+		if (cpu.rip != v.inside->gate.exit_gva)
 			return RDT_V_PASS;
 		leave(v, cpu, cpu.gpr[rax]);
 		return RDT_V_RESUME;
 	}
-	if ((cpu.rip ^ d.gate_gva) & (page_size - 1))
+
+	Inside &in = v.door ? static_cast<Inside &>(*v.door) : *load_acquire(integrity_);
+
+	if ((cpu.rip ^ in.gate.gate_gva) & (page_size - 1))
 		return RDT_V_PASS;
 
-	s64 err = enter(v, cpu, d.gate_gva);
+	s64 err = enter(v, cpu, in, v.door ? v.door_epoch : 0, in.gate.gate_gva);
 
 	if (!err)
 		return RDT_V_RESUME;
@@ -119,28 +143,45 @@ rdt_verdict Vm::door(Vcpu &v, rdt_door door, rdt_cpu &cpu)
 /* The hypercall door: RIP must be the registered instruction, by physical address. */
 s64 Vm::hypercall_enter(Vcpu &v, rdt_cpu &cpu)
 {
-	const Integrity *i = integrity();
+	Integrity *i = load_acquire(integrity_);
 
 	if (!i) {
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		return hc_eperm;
 	}
-	constexpr u64 insn_len = 3; /* vmcall, vmmcall */
-
-	if (((cpu.rip + insn_len) ^ i->driver.call_gva) & (page_size - 1) ||
-	    rdt_port_gva_to_gpa(v.hv, cpu.rip) != i->driver.call_gpa - insn_len) {
+	if (((cpu.rip + insn_len) ^ i->gate.call_gva) & (page_size - 1) ||
+	    rdt_port_gva_to_gpa(v.hv, cpu.rip) != i->gate.call_gpa - insn_len) {
 		report_gate(cpu, RDT_GATE_BAD_RIP);
 		return hc_eperm;
 	}
-	return enter(v, cpu, i->driver.call_gva);
+	return enter(v, cpu, *i, 0, i->gate.call_gva);
+}
+
+/*
+ * A domain's hypercall door, for ring 0. From anywhere: where execution goes on is the
+ * domain's to say, so nothing follows from where it came from.
+ */
+s64 Vm::domain_enter(Vcpu &v, rdt_cpu &cpu, u64 id)
+{
+	const Domains *ds = domains();
+	u8 view = static_cast<u8>(id);
+	Domain *d = ds && is_domain(view) ? load_acquire(ds->at[view]) : nullptr;
+	u64 epoch = d ? load_acquire(d->epoch) : 0;
+
+	if (!d || epoch != id >> 8 || d->state() != Domain::State::Sealed) {
+		report_gate(cpu, RDT_GATE_BAD_STATE);
+		return hc_enoent;
+	}
+	return enter(v, cpu, *d, epoch, d->gate.gate_gva);
 }
 
 /* Out, to the caller's return address. Nothing of the inside but the result is left. */
 s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 {
+	Inside *in = v.inside;
 	Slot *s = v.slot;
 
-	if (v.view != view_integrity || !s) {
+	if (!in) {
 		report_gate(cpu, RDT_GATE_NOT_INSIDE);
 		return hc_eperm;
 	}
@@ -161,10 +202,13 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 	cpu.rflags = c.rflags;
 	cpu.dirty |= RDT_CPU_RFLAGS;
 	go(cpu, view_root, c.rip, c.rsp, c.cr3);
+	if (s->vector)
+		rdt_port_vector(v.hv, s->vector, RDT_VEC_LEAVE);
+	v.inside = nullptr;
 	v.slot = nullptr;
 	v.view = view_root;
 	/* Behind the last look at c. */
-	if (!s->release()) {
+	if (!s->release(in->epoch)) {
 		cpu.cpl = 0; /* the fault door's host does not say */
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		g[rax] = static_cast<u64>(hc_eperm);
@@ -179,10 +223,10 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
  */
 bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 {
-	Integrity *i = load_acquire(integrity_);
+	Inside *in = v.inside;
 	Slot *s = v.slot;
 
-	if (!i || !s)
+	if (!in)
 		return false;
 
 	Context &c = s->context;
@@ -196,11 +240,18 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	c.rflags = cpu.rflags;
 	c.cr3 = cpu.cr3;
 
-	u64 token = i->slots.token(s, rdt_port_random());
+	u64 token = in->slots.token(s, rdt_port_random()), stub = in->gate.resume_gva;
 	u64 caller_rsp = s->caller.rsp, caller_cr3 = s->caller.cr3;
+	void *vector = s->vector;
 
+	if (vector)
+		rdt_port_vector(v.hv, vector, RDT_VEC_AEX);
+	__atomic_fetch_add(&in->aexits, 1, __ATOMIC_RELAXED);
 	/* From here on the slot may be another vCPU's. */
 	if (!s->aexit(token)) {
+		if (vector)
+			rdt_port_vector(v.hv, vector, RDT_VEC_RESUME);
+		__atomic_fetch_sub(&in->aexits, 1, __ATOMIC_RELAXED);
 		for (unsigned n = 0; n < 16; n++)
 			cpu.gpr[n] = c.gpr[n];
 		report_gate(cpu, RDT_GATE_BAD_STATE);
@@ -209,10 +260,10 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	cpu.gpr[rdi] = token;
 	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS;
-	go(cpu, view_root, i->driver.resume_gva, caller_rsp, caller_cr3);
+	go(cpu, view_root, stub, caller_rsp, caller_cr3);
+	v.inside = nullptr;
 	v.slot = nullptr;
 	v.view = view_root;
-	__atomic_fetch_add(&aexits_, 1, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -225,25 +276,30 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 	if (flags & ~u64{RDT_RESUME_DROP})
 		return hc_einval;
 
-	Integrity *i = load_acquire(integrity_);
+	Inside *in = inside_of(token);
 	u8 refuse = 0;
 
-	if (!i)
+	/* Who is in the middle of destroying it voids the token sooner or later. */
+	if (in && in->gate.domain && static_cast<Domain *>(in)->state() != Domain::State::Sealed) {
+		report_gate(cpu, RDT_GATE_BAD_TOKEN);
+		return hc_enoent;
+	}
+	if (!in)
 		refuse = RDT_GATE_BAD_STATE;
-	else if (cpu.cpl != 0)
+	else if (cpu.cpl != in->gate.cpl)
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
-	else if (cpu.idt_base != i->driver.idt_gva)
+	else if (cpu.idt_base != in->gate.idt_gva && !in->gate.domain)
 		refuse = RDT_GATE_BAD_IDT;
-	else if (cpu.va_bits != i->driver.va_bits)
+	else if (cpu.va_bits != in->gate.va_bits)
 		refuse = RDT_GATE_BAD_STATE;
 	if (refuse) {
 		report_gate(cpu, refuse);
 		return hc_eperm;
 	}
 
-	Slot *s = i->slots.resume(token);
+	Slot *s = in->slots.resume(token);
 
 	if (!s) {
 		report_gate(cpu, RDT_GATE_BAD_TOKEN);
@@ -251,7 +307,7 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 	}
 
 	if (flags & RDT_RESUME_DROP) {
-		if (s->release())
+		if (s->release(in->epoch))
 			return 0;
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		return hc_eperm;
@@ -265,10 +321,33 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 		cpu.gpr[n] = c.gpr[n];
 	cpu.rflags = c.rflags;
 	cpu.dirty |= RDT_CPU_RFLAGS;
-	go(cpu, view_integrity, c.rip, c.gpr[rsp], c.cr3);
+	go(cpu, in->gate.view, c.rip, c.gpr[rsp], c.cr3);
+	if (s->vector)
+		rdt_port_vector(v.hv, s->vector, RDT_VEC_RESUME);
+	v.inside = in;
 	v.slot = s;
-	v.view = view_integrity;
+	v.view = in->gate.view;
 	return 0;
+}
+
+/* A token that names no domain that is there is integrity mode's to refuse. */
+Inside *Vm::inside_of(u64 token)
+{
+	const u8 view = Slots::view_of(token);
+	const Domains *ds = domains();
+	Domain *d = ds && is_domain(view) ? load_acquire(ds->at[view]) : nullptr;
+
+	return d ? static_cast<Inside *>(d) : load_acquire(integrity_);
+}
+
+/* The domain is to go: so is whoever is in it. */
+bool Vm::evict(Vcpu &v, rdt_cpu &cpu)
+{
+	if (!v.inside || !v.inside->gate.domain ||
+	    static_cast<Domain *>(v.inside)->state() == Domain::State::Sealed)
+		return false;
+	leave(v, cpu, static_cast<u64>(hc_enoent));
+	return true;
 }
 
 } // namespace redoubt

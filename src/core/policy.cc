@@ -18,18 +18,6 @@ namespace {
 /* Range::flags: made by the operator; the guest can neither weaken nor remove it. */
 constexpr u16 flag_operator = 1;
 
-struct PolicyLock : Pinned {
-	explicit PolicyLock(void *h) : host(h)
-	{
-		rdt_port_lock(host);
-	}
-	~PolicyLock()
-	{
-		rdt_port_unlock(host);
-	}
-	void *host;
-};
-
 bool page_aligned(u64 a)
 {
 	return (a & (page_size - 1)) == 0;
@@ -53,8 +41,11 @@ void Vm::drop_guest_policy()
 	}
 	if (Integrity *i = integrity_) {
 		integrity_ = nullptr;
+		enters_ += i->enters;
+		aexits_ += i->aexits;
 		rdt_port_free(i);
 	}
+	drop_domains();
 }
 
 s64 Vm::guest_error(Status s)
@@ -132,6 +123,16 @@ Status Vm::next_rule(gfn_t from, Rule *out)
 
 		if (d.first + d.count > from && d.first < out->first)
 			*out = {d.first, d.count, class_of(d.kind), RDT_ACT_DENY};
+	}
+	if (domains_) {
+		gfn_t own = domains_->map.next(from, min_of(out->first, gfn_limit));
+
+		if (own < out->first) {
+			/* As far as they are the same domain's, one by one. */
+			*out = {own, 1, RDT_CLS_DOMAIN, RDT_ACT_DENY};
+			while (owner(own + out->count).view() == owner(own).view())
+				out->count++;
+		}
 	}
 	return out->first < gfn_limit ? Status::Ok : Status::None;
 }
@@ -237,7 +238,7 @@ s64 Vm::protect(gpa_t gpa, u64 pages, u64 attr, const rdt_cpu *cpu)
 		return err;
 
 	gfn_t first = gpa >> page_shift;
-	bool builtin = tree_.next_node_page(first) < first + pages;
+	bool builtin = tree_.next_node_page(first) < first + pages || has_domain_frames(first, pages);
 
 	if (const Integrity *i = integrity())
 		for (unsigned n = 0; n < i->driver.regions() && !builtin; n++) {
@@ -286,7 +287,7 @@ s64 Vm::unprotect(gpa_t gpa, u64 pages, const rdt_cpu *cpu)
 
 	Caller_rights who = {!cpu, cpu != nullptr};
 	const Integrity *i = integrity();
-	bool builtin = tree_.next_node_page(first) < first + pages;
+	bool builtin = tree_.next_node_page(first) < first + pages || has_domain_frames(first, pages);
 
 	/* The IDT included: without it integrity mode has no way out. */
 	for (unsigned n = 0; i && n < i->driver.regions() && !builtin; n++) {
@@ -353,7 +354,8 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 		const Driver::Region &r = i->driver.region(n);
 
 		err = check_ram(r.first << page_shift, r.count);
-		if (!err && r.kind != FrameKind::Idt && restricted_.any(r.first, r.count))
+		if (!err && (r.kind == FrameKind::Idt ? has_domain_frames(r.first, r.count)
+						      : restricted_.any(r.first, r.count)))
 			err = hc_ebusy;
 		if (err)
 			rdt_port_log(host_, "driver region is not free RAM",
@@ -385,7 +387,8 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 		if (i)
 			rdt_port_free(i);
 	} else {
-		i->slots.init(i->driver.slots);
+		i->gate = i->driver;
+		i->slots.init(i->gate.slots);
 		store_release(integrity_, i); /* pairs with integrity() */
 		for (unsigned n = 0; n < i->driver.regions(); n++)
 			zap(i->driver.region(n).first, i->driver.region(n).count);
@@ -407,13 +410,13 @@ s64 Vm::detach(bool force)
 
 	if (ended_)
 		return hc_enodev;
-	/* Either we see the slot that enter() claimed or it sees this. */
+	/* Their memory would be gone. */
+	if (domains_ && domains_->count)
+		return hc_ebusy;
 	write_once(closing_, true);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	/* A resume() that is faster finds its thread, which keeps the VM attached. */
-	if (i && force)
-		i->slots.drop();
-	if (i && i->slots.busy()) {
+	/* An exited thread is not ours to end, unless we are told to. */
+	if (i && i->slots.close(force)) {
+		i->slots.reopen();
 		write_once(closing_, false);
 		return hc_ebusy;
 	}
@@ -455,10 +458,18 @@ void Vm::info(rdt_vm_info &out)
 		out.slots = i->slots.size();
 		out.slots_busy = i->slots.busy();
 	}
+	if (domains_) {
+		out.domains = domains_->count;
+		out.domain_frames = domains_->frames;
+		out.host_bytes += sizeof(*domains_) + domains_->map.host_bytes() +
+				  domains_->frames * (page_size + sizeof(Domain::Run::Page));
+		for (const Domain *d : domains_->at)
+			out.host_bytes += d ? sizeof(*d) : 0;
+	}
 	if (tree_.poisoned())
 		out.flags |= RDT_VM_TREE_CORRUPT;
-	out.enters = read_once(enters_);
-	out.aexits = read_once(aexits_);
+	out.enters = enters_ + (i ? read_once(i->enters) : 0);
+	out.aexits = aexits_ + (i ? read_once(i->aexits) : 0);
 	out.steps = read_once(steps_);
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * One attached VM: who may do what to which frame, and what is done about the
- * rest. All policy of systems A and B is behind this class; api.cc gives it
+ * rest. All policy of systems A, B and C is behind this class; api.cc gives it
  * its C face (include/redoubt/port.h).
  *
- * Enforcement hangs on `restricted_` and `driver_`, both in host memory. The tree
+ * Enforcement hangs on `restricted_`, `integrity_` and `domains_`, all in host memory. The tree
  * lies in guest pages and is only asked which action a refused write calls for.
  *
  * Locking: the host's policy lock (port) serializes everything that changes policy.
@@ -12,9 +12,9 @@
  */
 #pragma once
 
+#include "domain.h"
 #include "driver.h"
 #include "frame_bitmap.h"
-#include "slots.h"
 #include "step.h"
 #include "tree.h"
 
@@ -31,14 +31,31 @@ inline constexpr u8 view_step = RDT_VIEW_STEP;
 struct Vcpu {
 	void *hv;
 	u8 view = view_root;
-	Slot *slot = nullptr; /* Running here; set exactly while view is not root */
+	/* Set exactly while the vCPU is in integrity mode or a domain; the slot is Running. */
+	Inside *inside = nullptr;
+	Slot *slot = nullptr;
+	/* Where at_door() found it; nullptr: at integrity mode's. */
+	Domain *door = nullptr;
+	u64 door_epoch = 0;
 	Rule stepped = {};    /* the rule that RDT_V_STEP was answered by */
 };
 
 /* Everything that exists only once a driver is registered. */
-struct Integrity {
+struct Integrity : Inside {
 	Driver driver;
-	Slots slots;
+};
+
+/* The policy lock, for a scope. */
+struct PolicyLock : Pinned {
+	explicit PolicyLock(void *h) : host(h)
+	{
+		rdt_port_lock(host);
+	}
+	~PolicyLock()
+	{
+		rdt_port_unlock(host);
+	}
+	void *host;
 };
 
 class Vm : Pinned {
@@ -63,19 +80,43 @@ public:
 	void mapping_changed(gfn_t first, u64 count);
 
 	/* gate.cc */
-	s64 enter(Vcpu &v, rdt_cpu &cpu, u64 rip_inside);
+	s64 enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_inside);
 	s64 leave(Vcpu &v, rdt_cpu &cpu, u64 result);
 	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 	void report_gate(const rdt_cpu &cpu, u8 code);
-	[[nodiscard]] rdt_door at_door(const Vcpu &v, gfn_t gfn) const;
+	[[nodiscard]] rdt_door at_door(Vcpu &v, gfn_t gfn) const;
 	rdt_verdict door(Vcpu &v, rdt_door door, rdt_cpu &cpu);
 
 	/* step.cc; by the vCPU that owns the step, but for step_stop() */
 	bool step_begin(Vcpu &v, const rdt_fault &f, const rdt_cpu &cpu);
 	bool step_grant(const rdt_fault &f);
 	u8 step_end(Vcpu &v, bool done, bool event);
+
+	/* domain.cc; cpu: nullptr for the operator. Results as below. */
+	s64 domain_create(gpa_t desc, const rdt_cpu &cpu);
+	s64 domain_add(u64 id, gpa_t gpa, u64 gva, u64 what, const rdt_cpu &cpu);
+	s64 domain_share(u64 id, gpa_t gpa, u64 gva, u64 pages, const rdt_cpu &cpu);
+	s64 domain_seal(u64 id, const rdt_cpu &cpu);
+	s64 domain_destroy(u64 id, const rdt_cpu *cpu);
+	s64 domain_enter(Vcpu &v, rdt_cpu &cpu, u64 id);
+	s64 domain_measure(const Vcpu &v, rdt_cpu &cpu, u64 id);
+	s64 domain_install(u64 id, u64 gva, const void *value, u32 len);
+	s64 domain_set_quota(const rdt_domain_quota &q);
+	void domain_quota(rdt_domain_quota &q);
+	s64 domain_info(u32 view, rdt_domain_info &out);
+	bool evict(Vcpu &v, rdt_cpu &cpu);
+	[[nodiscard]] void *private_page(u8 view, gfn_t gfn) const;
+	/* Whose a restricted frame is, if a domain's. */
+	[[nodiscard]] Owner owner(gfn_t gfn) const
+	{
+		const Domains *ds = domains();
+
+		return ds ? ds->map.find(gfn) : Owner();
+	}
+	/* What a token names; nullptr: nothing that is there. */
+	[[nodiscard]] Inside *inside_of(u64 token);
 
 	/* policy.cc; results are 0 or more, or -KVM_E* */
 	s64 node_add(gpa_t gpa);
@@ -103,6 +144,27 @@ private:
 
 		return i ? i->driver.kind(gfn) : FrameKind::None;
 	}
+	[[nodiscard]] const Domains *domains() const
+	{
+		/* Pairs with the release in domain_slot(). */
+		return load_acquire(domains_);
+	}
+	[[nodiscard]] bool has_domain_frames(gfn_t first, u64 count) const
+	{
+		return domains_ && domains_->map.any(first, count);
+	}
+	u8 domain_access(u8 view, gfn_t gfn) const;
+	Domain *domain_slot(u8 view);
+	Domain *domain_by_id(u64 id) const;
+	s64 may_build(u64 id, const rdt_cpu &cpu, Domain **out);
+	Domain::Run *take_pages(const Domain &d, gfn_t first, u64 gva, u32 count, u32 kind, s64 *err);
+	void drop_run(Domain::Run *r);
+	void bury(Domain &d, bool ended);
+	void drop_domains();
+	bool only_root(const rdt_cpu &cpu);
+	void report_border(const rdt_fault &f, const rdt_cpu *cpu);
+	void report_domain(u8 code, const Domain *d, const rdt_cpu *cpu);
+
 	Status next_rule(gfn_t from, Rule *out);
 	/* After a rule has changed: no vCPU keeps a right that it had before. */
 	void zap(gfn_t first, u64 count)
@@ -141,6 +203,8 @@ private:
 	FrameBitmap restricted_;
 	MonitorTree tree_;
 	Integrity *integrity_ = nullptr;
+	Domains *domains_ = nullptr;
+	rdt_domain_quota quota_ = {};
 	bool corrupt_reported_ = false;
 	bool closing_ = false; /* nobody gets in; see detach() */
 	bool ended_ = false;   /* policy lock */
@@ -153,7 +217,7 @@ private:
 	};
 	NodePage *node_pages_ = nullptr;
 
-	/* Counters for info(); relaxed. */
+	/* Counters for info(); relaxed. Of integrity mode: what a driver that is gone had. */
 	u64 enters_ = 0, aexits_ = 0, steps_ = 0;
 
 	StepFrames step_;
@@ -176,6 +240,8 @@ enum : s64 {
 	hc_eagain = -11,
 	hc_enodev = -19,
 	hc_euclean = -117,
+	hc_enospc = -28,
+	hc_edquot = -122,
 };
 
 } // namespace redoubt

@@ -7,6 +7,8 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include <crypto/sha2.h>
+
 #include "hook.h"
 
 RDT_IMPORT(kvm, kvm_zap_gfn_range, RDT_ANY);
@@ -100,6 +102,11 @@ void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)
 	return page_address(page);
 }
 
+void *rdt_port_pinned(void *host, void *pin)
+{
+	return page_address(pin);
+}
+
 void rdt_port_unpin(void *host, void *pin)
 {
 	struct page *page = pin;
@@ -172,6 +179,56 @@ int rdt_port_peek(void *host, rdt_u64 gpa, void *to, rdt_u32 len)
 rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)
 {
 	return kvm_mmu_gva_to_gpa_read(hv, gva, NULL);
+}
+
+void *rdt_port_page_alloc(void *host)
+{
+	void *p = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+
+	if (p)
+		atomic_long_inc(&held);
+	return p;
+}
+
+void rdt_port_page_free(void *host, void *page)
+{
+	free_page((unsigned long)page);
+	atomic_long_dec(&held);
+}
+
+void *rdt_port_sha256_begin(void)
+{
+	struct sha256_state *sha = rdt_port_alloc(sizeof(*sha));
+
+	if (sha)
+		sha256_init(sha);
+	return sha;
+}
+
+void rdt_port_sha256_update(void *sha, const void *data, unsigned long len)
+{
+	sha256_update(sha, data, len);
+}
+
+void rdt_port_sha256_end(void *sha, rdt_u8 out[32])
+{
+	if (out)
+		sha256_final(sha, out);
+	rdt_port_free(sha);
+}
+
+/* No domain with vector state is sealed: there is no room for it. */
+void *rdt_port_vector_alloc(void *host)
+{
+	return NULL;
+}
+
+void rdt_port_vector_free(void *host, void *room)
+{
+}
+
+void rdt_port_vector(void *hv, void *room, enum rdt_vector op)
+{
 }
 
 rdt_u64 rdt_port_random(void)

@@ -116,7 +116,10 @@ struct rdt_vm_info {
 	__u64 steps;		/* single-stepped writes (LOG) */
 	__u64 events;		/* events raised = last seq */
 	__u64 host_bytes;	/* host memory Redoubt holds for the VM */
-	__u64 reserved[4];
+	__u32 domains;		/* protection domains that exist */
+	__u32 reserved0;
+	__u64 domain_frames;	/* private pages they have */
+	__u64 reserved[2];
 };
 #define RDT_VM_INFO		_IOR(RDT_IOC, 0x20, struct rdt_vm_info)
 
@@ -173,6 +176,64 @@ struct rdt_protect {
  */
 #define RDT_VM_SEEN		_IOW(RDT_IOC, 0x24, __u64)
 
+/**
+ * struct rdt_domain_quota - what a VM's guest may have of protection domains.
+ * @domains: 0..29; 0, as it is at first: none. @frames_each, @frames: private pages of one,
+ * of all. What exists stays. Setting needs CAP_SYS_ADMIN. -EINVAL: more domains than there are.
+ */
+struct rdt_domain_quota {
+	__u32 domains;
+	__u32 reserved;
+	__u64 frames_each;
+	__u64 frames;
+};
+#define RDT_VM_DOM_QUOTA	_IOW(RDT_IOC, 0x25, struct rdt_domain_quota)
+#define RDT_VM_DOM_GET_QUOTA	_IOR(RDT_IOC, 0x26, struct rdt_domain_quota)
+
+#define RDT_DOM_BUILDING	1
+#define RDT_DOM_SEALED		2
+#define RDT_DOM_DYING		3
+/**
+ * struct rdt_domain_info - one protection domain.
+ * @id: as RDT_HC_DOM_CREATE gave it.
+ */
+struct rdt_domain_info {
+	__u64 id;
+	__u32 state;		/* RDT_DOM_BUILDING... */
+	__u32 flags;		/* RDT_DOM_* of redoubt_guest.h */
+	__u32 view;
+	__u32 slots;
+	__u32 slots_busy;
+	__u32 reserved0;
+	__u64 frames;		/* private pages */
+	__u64 shared;		/* frames shared with it */
+	__u64 enters;
+	__u64 aexits;
+	__u64 reserved[4];
+	__u8 measurement[32];	/* zero while building */
+};
+/**
+ * RDT_VM_DOMAIN - @view: in, the first view to look at (0: from the start); out: the domain in the first
+ * view from there on that has one. -ENOENT: no more.
+ */
+#define RDT_VM_DOMAIN		_IOWR(RDT_IOC, 0x27, struct rdt_domain_info)
+/** RDT_VM_DOM_DESTROY - (u64 id), as RDT_HC_DOM_DESTROY; -EAGAIN, -ENOENT. */
+#define RDT_VM_DOM_DESTROY	_IOW(RDT_IOC, 0x28, __u64)
+/**
+ * struct rdt_install - put a value into a sealed domain, where nobody else sees it.
+ * @gva: linear address of the domain's, on TEXT or DATA pages. @value: pointer to @len bytes,
+ * 1..4096. A value does not count in the measurement. Needs CAP_SYS_ADMIN. -ENOENT no such
+ * domain is sealed; -EFAULT not the domain's own memory.
+ */
+struct rdt_install {
+	__u64 id;
+	__u64 gva;
+	__u64 value;
+	__u32 len;
+	__u32 reserved;
+};
+#define RDT_VM_DOM_INSTALL	_IOW(RDT_IOC, 0x29, struct rdt_install)
+
 /* ---- events ----------------------------------------------------------- */
 
 #define RDT_EV_WRITE		1	/* a write to a restricted frame; @action was taken */
@@ -190,6 +251,8 @@ struct rdt_protect {
 #define RDT_EV_DETACH		13
 #define RDT_EV_SEALED		14	/* an integrity driver was registered */
 #define RDT_EV_VM_DEAD		15	/* the VM ended */
+#define RDT_EV_DOMAIN		16	/* a domain's life, or a refused call; @code = RDT_DOM_EV_* */
+#define RDT_EV_DOMAIN_ACCESS	17	/* a domain's frame touched from outside (denied); @code = 1 read, 2 write, 4 fetch */
 #define RDT_EV_NR		32	/* counters in the ring header */
 
 /* RDT_EV_GATE codes */
@@ -201,6 +264,12 @@ struct rdt_protect {
 #define RDT_GATE_INSIDE		6	/* enter from inside */
 #define RDT_GATE_BAD_IDT	7
 #define RDT_GATE_BAD_STATE	8	/* paging mode, interrupt shadow, TF... */
+
+/* RDT_EV_DOMAIN codes */
+#define RDT_DOM_EV_SEALED	1
+#define RDT_DOM_EV_GONE		2
+#define RDT_DOM_EV_CALLER	3	/* a call that is not the caller's to make */
+#define RDT_DOM_EV_INSTALLED	4
 
 /* flags */
 #define RDT_EVF_GVA		(1u << 0)	/* @gva is known */
@@ -237,7 +306,8 @@ struct rdt_event {
 	__u64 old_val;
 	__u64 new_val;
 	__u32 flags;		/* RDT_EVF_* */
-	__u32 reserved[7];
+	__u32 domain;		/* view of the domain that the event is about; 0: none */
+	__u32 reserved[6];
 };
 
 /**

@@ -82,6 +82,7 @@
 #define RDT_CLS_DRV_DATA	0x82
 #define RDT_CLS_DRV_GATE	0x83
 #define RDT_CLS_DRV_EXIT	0x84
+#define RDT_CLS_DOMAIN		0x90	/* a frame of a protection domain */
 
 /**
  * RDT_HC_UNPROTECT - (gpa, pages) -> 0. Integrity mode only.
@@ -123,7 +124,8 @@
  * interrupted it. A token is good once. -EINVAL (alert): stale or forged; unknown
  * flags. With RDT_RESUME_DROP the thread does not go on: its slot is free again and
  * the call returns 0 in normal mode (the event was an exception of the inside
- * that nobody will mend).
+ * that nobody will mend). LEAVE and RESUME serve domains, too; -ENOENT: the domain
+ * is being destroyed.
  */
 #define RDT_HC_RESUME		(RDT_HC_BASE + 10)
 #define RDT_RESUME_DROP		1
@@ -193,5 +195,117 @@ struct rdt_driver_desc {
 	__u64 stack_top[RDT_DRV_MAX_SLOTS];
 	struct rdt_drv_region region[RDT_DRV_MAX_REGIONS];
 };
+
+/* ---- protection domains ------------------------------------------------
+ * Documentation/domains.md. The calls up to SEAL, and DESTROY, are for CPL 0 in the
+ * root view; from elsewhere -EPERM and an alert. An id is good for one domain and
+ * never used again: -ENOENT when that is gone. After an error nothing has changed.
+ */
+
+/**
+ * RDT_HC_DOM_CREATE - (gpa of struct rdt_domain_desc) -> id (positive).
+ * -EINVAL the descriptor, the reason is in the host's log; -EFAULT it is not RAM;
+ * -ENOSPC a VM has RDT_DOM_MAX domains and no more; -EDQUOT the operator allows
+ * fewer; -ENOMEM the host has none.
+ */
+#define RDT_HC_DOM_CREATE	(RDT_HC_BASE + 16)
+#define RDT_DOM_MAX		29
+#define RDT_DOM_MAX_SLOTS	16
+#define RDT_DOM_MAX_WINDOWS	8
+#define RDT_DOM_MAX_SHARED	64	/* ranges of frames */
+
+#define RDT_DOM_USER		(1u << 0)	/* callers and inside are in ring 3, else ring 0 */
+#define RDT_DOM_VECTOR		(1u << 1)	/* the inside uses vector registers */
+
+struct rdt_domain_window {
+	__u64 gva;		/* page aligned */
+	__u64 pages;		/* 1..2^15 */
+};
+
+/**
+ * struct rdt_domain_desc - what a domain is, but for its pages. Must not cross a page.
+ * Addresses are linear ones of the domain, canonical and in the lower half for a
+ * domain of ring 3, but for @resume_gva.
+ *
+ * @size: sizeof(struct rdt_domain_desc).
+ * @flags: RDT_DOM_*.
+ * @gate_gva: entry point, on the page of kind GATE. A jump, by any mapping, to that
+ *	offset of the page's frame enters: R11 = return address, RCX, RDX, RSI, RDI =
+ *	arguments, all other registers are zero inside.
+ * @exit_gva: on the page of kind EXIT. A jump to it leaves, as with the driver's.
+ * @resume_gva: resume stub, code of the caller's side. At least 16 NOPs precede it.
+ * @slots: threads that can be inside at once, 1..RDT_DOM_MAX_SLOTS.
+ * @windows: 0..RDT_DOM_MAX_WINDOWS.
+ * @stack_top: per slot, 16-byte aligned, 0 for the rest.
+ * @window: where it takes shared frames, ascending, not overlapping; 0 for the rest.
+ */
+struct rdt_domain_desc {
+	__u32 size;
+	__u32 flags;
+	__u64 gate_gva;
+	__u64 exit_gva;
+	__u64 resume_gva;
+	__u32 slots;
+	__u32 windows;
+	__u64 reserved[4];
+	__u64 stack_top[RDT_DOM_MAX_SLOTS];
+	struct rdt_domain_window window[RDT_DOM_MAX_WINDOWS];
+};
+
+/**
+ * RDT_HC_DOM_ADD - (id, gpa, gva, RDT_DOM_PAGES(pages, kind)) -> 0.
+ * The frames become the domain's, with what is in them; outside they are absent from
+ * now on. Ascending in @gva, and above what was added before. Of kind TABLE: any time, @gva
+ * 0; their content is not used. -EINVAL arguments, order, a second GATE or EXIT, or one
+ * that is not where the descriptor says; -EFAULT not RAM; -EBUSY a frame is restricted,
+ * somebody else's, or holds a structure of KVM's; -EPERM the domain is not being
+ * built any more; -EDQUOT; -ENOMEM.
+ */
+#define RDT_HC_DOM_ADD		(RDT_HC_BASE + 17)
+#define RDT_DOM_TEXT		1
+#define RDT_DOM_DATA		2
+#define RDT_DOM_GATE		3
+#define RDT_DOM_EXIT		4
+#define RDT_DOM_TABLE		5	/* for the domain's page tables */
+#define RDT_DOM_ADD_MAX		512	/* pages in a call */
+#define RDT_DOM_PAGES(pages, kind)	((__u64)(pages) | ((__u64)(kind) << 32))
+
+/**
+ * RDT_HC_DOM_SHARE - (id, gpa, gva, pages) -> 0.
+ * Ordinary frames of the guest appear inside at @gva, which is in one window of the domain's.
+ * -EINVAL arguments, not in a window, or given already; -EFAULT not RAM; -EBUSY a
+ * frame is restricted; -EPERM not being built; -E2BIG RDT_DOM_MAX_SHARED ranges.
+ */
+#define RDT_HC_DOM_SHARE	(RDT_HC_BASE + 18)
+
+/**
+ * RDT_HC_DOM_SEAL - (id) -> 0.
+ * Makes the page tables and the measurement final, and opens the gate. -EINVAL: GATE, EXIT or
+ * frames for a window are missing, a page lies in a window, or a stack top is not on a DATA
+ * page; -ENOMEM: give more frames of kind TABLE, or the host has no memory;
+ * -EPERM not being built.
+ */
+#define RDT_HC_DOM_SEAL		(RDT_HC_BASE + 19)
+
+/**
+ * RDT_HC_DOM_ENTER - (id) -> what the inside leaves with. CPL 0 only; ring 3 has the
+ * gate page. Registers as at the gate, RBX is @id. -ENOENT no such domain is sealed;
+ * -EPERM (alert) CPL, view or state is wrong; -EAGAIN no free slot.
+ */
+#define RDT_HC_DOM_ENTER	(RDT_HC_BASE + 20)
+
+/**
+ * RDT_HC_DOM_MEASURE - (id) -> 0, and the SHA-256 in RBX, RCX, RDX, RSI.
+ * The first byte is the lowest of RBX. @id 0: of the domain that asks. From inside
+ * only 0. -ENOENT none such; -EPERM not sealed.
+ */
+#define RDT_HC_DOM_MEASURE	(RDT_HC_BASE + 21)
+
+/**
+ * RDT_HC_DOM_DESTROY - (id) -> 0: its pages are overwritten, the guest's frames are
+ * the guest's again, all zero. -EAGAIN: a thread is inside; nobody new gets in, and who was
+ * interrupted does not come back. Ask again.
+ */
+#define RDT_HC_DOM_DESTROY	(RDT_HC_BASE + 22)
 
 #endif /* _UAPI_LINUX_REDOUBT_GUEST_H */

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What a domain is made of: its descriptor, pages, windows and measurement. */
+#include "domain.h"
+
+namespace redoubt {
+
+namespace {
+
+bool page_aligned(u64 a)
+{
+	return (a & (page_size - 1)) == 0;
+}
+
+constexpr u64 page_of(u64 a)
+{
+	return a & ~(page_size - 1);
+}
+
+/* Behind the last page there is nothing: no aligned address is as high. */
+constexpr u64 end_of(u64 gva, u64 pages)
+{
+	u64 end = gva + (pages << page_shift);
+
+	return end ? end : ~0ull;
+}
+
+constexpr u64 max_window = 1u << 15;
+
+} // namespace
+
+/* All of it canonical, in one half; the lower one for ring 3. Does not wrap. */
+bool Domain::in_domain(u64 gva, u64 pages) const
+{
+	u64 last = gva + (pages << page_shift) - 1;
+
+	return last >= gva && canonical(gva, gate.va_bits) && canonical(last, gate.va_bits) &&
+	       gva >> 63 == last >> 63 && (gate.cpl == 0 || gva >> 63 == 0);
+}
+
+const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 new_epoch, void *sha)
+{
+	/* Of a domain that is Gone nothing is believed: it may be half made after an error. */
+	gate.view = view;
+	gate.cpl = d.flags & RDT_DOM_USER ? 3 : 0;
+	gate.va_bits = va_bits;
+	gate.domain = true;
+	gate.cr3 = 0;
+	gate.gate_gva = d.gate_gva;
+	gate.exit_gva = d.exit_gva;
+	gate.resume_gva = d.resume_gva;
+	gate.gate_gfn = gate.exit_gfn = ~0ull;
+
+	if (d.size != sizeof(d) || d.flags & ~u32{RDT_DOM_USER | RDT_DOM_VECTOR})
+		return "domain: size or flags";
+	for (u64 r : d.reserved)
+		if (r)
+			return "domain: reserved fields";
+	if (d.slots < 1 || d.slots > RDT_DOM_MAX_SLOTS)
+		return "domain: number of slots";
+	if (d.windows > RDT_DOM_MAX_WINDOWS)
+		return "domain: number of windows";
+	if (!in_domain(page_of(d.gate_gva), 1) || !in_domain(page_of(d.exit_gva), 1) ||
+	    !canonical(d.resume_gva, va_bits))
+		return "domain: an address is not canonical, or in the wrong half";
+	if (page_of(d.gate_gva) == page_of(d.exit_gva))
+		return "domain: GATE and EXIT on one page";
+	for (unsigned i = 0; i < RDT_DOM_MAX_SLOTS; i++) {
+		u64 top = d.stack_top[i];
+
+		/* Its first push goes below. */
+		if (i < d.slots ? top & 15 || top < page_size || !in_domain(page_of(top - 8), 1) : top)
+			return "domain: a stack top";
+		gate.stack_top[i] = top;
+	}
+
+	u64 above = 0;
+
+	for (unsigned i = 0; i < RDT_DOM_MAX_WINDOWS; i++) {
+		const rdt_domain_window &w = d.window[i];
+
+		if (i >= d.windows ? w.gva || w.pages
+				   : !page_aligned(w.gva) || w.gva < above || w.pages < 1 ||
+					     w.pages > max_window || !in_domain(w.gva, w.pages))
+			return "domain: a window";
+		window_[i] = w;
+		above = end_of(w.gva, w.pages);
+	}
+
+	gate.slots = d.slots;
+	nwindows_ = d.windows;
+	flags = d.flags;
+	frames = 0;
+	next_gva_ = 0;
+	enters = aexits = 0;
+	write_once(nshared_, 0u);
+	sha_ = sha;
+
+	const struct {
+		char tag[16];
+		u32 flags, slots, windows, zero;
+		u64 gate_gva, exit_gva;
+	} head = {{'r', 'e', 'd', 'o', 'u', 'b', 't', '-', 'd', 'o', 'm', 'a', 'i', 'n', '-', '1'},
+		  d.flags,
+		  d.slots,
+		  d.windows,
+		  0,
+		  d.gate_gva,
+		  d.exit_gva};
+
+	static_assert(sizeof(head) == 48);
+	hash(&head, sizeof(head));
+	hash(d.stack_top, d.slots * sizeof(d.stack_top[0]));
+	hash(d.window, d.windows * sizeof(d.window[0]));
+	/* Before anything else is of the new epoch, nothing is to be found by it. */
+	store_release(epoch, new_epoch);
+	set_state(State::Building);
+	return nullptr;
+}
+
+void Domain::hash(const void *data, usize bytes)
+{
+	if (bytes)
+		rdt_port_sha256_update(sha_, data, bytes);
+}
+
+bool Domain::fits(u64 gva, u64 pages, u64 kind) const
+{
+	if (kind == RDT_DOM_TABLE)
+		return gva == 0;
+	if (kind < RDT_DOM_TEXT || kind > RDT_DOM_EXIT || !page_aligned(gva) || gva < next_gva_ ||
+	    !in_domain(gva, pages))
+		return false;
+	if (kind == RDT_DOM_GATE)
+		return pages == 1 && gva == page_of(gate.gate_gva);
+	if (kind == RDT_DOM_EXIT)
+		return pages == 1 && gva == page_of(gate.exit_gva);
+	return true;
+}
+
+void Domain::add(Run *r)
+{
+	r->next = runs;
+	runs = r;
+	frames += r->count;
+	if (r->kind == RDT_DOM_TABLE)
+		return;
+	next_gva_ = end_of(r->gva, r->count);
+	if (r->kind == RDT_DOM_GATE)
+		gate.gate_gfn = r->first;
+	else if (r->kind == RDT_DOM_EXIT)
+		gate.exit_gfn = r->first;
+	for (u32 i = 0; i < r->count; i++) {
+		const u64 head[2] = {r->gva + (u64{i} << page_shift), r->kind};
+
+		hash(head, sizeof(head));
+		hash(r->page[i].own, page_size);
+	}
+}
+
+Status Domain::share(gfn_t first, u64 gva, u64 pages)
+{
+	bool inside = false;
+
+	if (!page_aligned(gva) || pages < 1 || pages > max_window || !in_domain(gva, pages))
+		return Status::Inval;
+	for (u32 i = 0; i < nwindows_; i++) {
+		u64 at = (gva - window_[i].gva) >> page_shift;
+
+		inside |= gva >= window_[i].gva && at < window_[i].pages && pages <= window_[i].pages - at;
+	}
+	for (u32 i = 0; i < nshared_; i++) {
+		const Shared &s = shared_[i];
+
+		inside &= gva >= end_of(s.gva, s.count) || s.gva >= end_of(gva, pages);
+	}
+	if (!inside)
+		return Status::Inval;
+	if (nshared_ == RDT_DOM_MAX_SHARED)
+		return Status::NoMem;
+	shared_[nshared_] = {first, pages, gva};
+	store_release(nshared_, nshared_ + 1); /* pairs with shares() */
+	return Status::Ok;
+}
+
+void Domain::measured()
+{
+	hash("sealed", 6);
+	rdt_port_sha256_end(sha_, measurement);
+	sha_ = nullptr;
+}
+
+void Domain::bury(void *host)
+{
+	for (u32 i = 0; i < gate.slots; i++) {
+		Slot &s = slots[i];
+
+		scrub(&s.context, sizeof(s.context));
+		scrub(&s.caller, sizeof(s.caller));
+		if (s.vector)
+			rdt_port_vector_free(host, s.vector);
+		s.vector = nullptr;
+	}
+	if (sha_)
+		rdt_port_sha256_end(sha_, nullptr);
+	sha_ = nullptr;
+	write_once(nshared_, 0u);
+	scrub(measurement, sizeof(measurement));
+	gate.gate_gfn = gate.exit_gfn = ~0ull;
+	set_state(State::Gone);
+}
+
+} // namespace redoubt

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a view other than root is to execution: where it is entered and left, and the
+ * threads in it. Integrity mode and each domain have one; gate.cc is for both.
+ */
+#pragma once
+
+#include "slots.h"
+
+#include <redoubt/port.h>
+#include <redoubt/types.h>
+
+namespace redoubt {
+
+struct Gate {
+	u8 view = RDT_VIEW_INTEGRITY;
+	u8 cpl = 0;	     /* of the caller, and of the inside */
+	u8 va_bits = 0;	     /* of the paging mode that its page tables are made for */
+	bool domain = false; /* nothing but arguments gets in, the IDT may be any */
+	u64 cr3 = 0;
+	u64 idt_gva = 0;
+	u64 gate_gva = 0;
+	u64 exit_gva = 0;
+	u64 call_gva = 0;
+	u64 call_gpa = 0;
+	u64 resume_gva = 0;
+	/* The one frame of each kind; none: no frame has this number. */
+	gfn_t gate_gfn = ~0ull;
+	gfn_t exit_gfn = ~0ull;
+	u32 slots = 0;
+	u64 stack_top[RDT_DRV_MAX_SLOTS] = {};
+};
+
+struct Inside : Pinned {
+	Gate gate;
+	/*
+	 * Counts the domains that this was. Who reads it first and claims a slot with
+	 * it knows that all read in between belongs together. Integrity mode: always 0.
+	 */
+	u64 epoch = 0;
+	/* Relaxed. */
+	u64 enters = 0, aexits = 0;
+	Slots slots;
+};
+
+/* An address that a VM entry accepts as RIP in this paging mode. */
+constexpr bool canonical(u64 va, u8 va_bits)
+{
+	return va_bits && static_cast<u64>(static_cast<s64>(va << (64 - va_bits)) >>
+					   (64 - va_bits)) == va;
+}
+
+/* Zeros that the compiler cannot leave out. */
+inline void scrub(void *p, usize bytes)
+{
+	asm volatile("rep stosb" : "+D"(p), "+c"(bytes) : "a"(0) : "memory");
+}
+
+} // namespace redoubt
