@@ -150,6 +150,7 @@ void MockHost::zap(gfn_t gfn, u64 count)
 
 	std::lock_guard<std::mutex> guard(record_);
 
+	std::erase_if(spt, [&](const auto &e) { return e.first.second - gfn < count; });
 	zaps_.push_back({gfn, count});
 }
 
@@ -194,8 +195,9 @@ void MockHost::page_free(void *p)
 {
 	if (pages_.erase(p) != 1)
 		broken("page_free", "not a page");
-	if (on_page_free)
-		on_page_free(p);
+	for (const auto &[where, page] : spt)
+		if (page == p)
+			broken("page_free", "a vCPU can still reach the page");
 	for (u64 i = 0; i < page_size; i++)
 		if (static_cast<u8 *>(p)[i])
 			broken("page_free", "the page is not overwritten");

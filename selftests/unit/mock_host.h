@@ -90,8 +90,11 @@ public:
 	{
 		return rooms_;
 	}
-	/* Asked about a private page that is about to be given back. */
-	std::function<void(const void *)> on_page_free;
+	/*
+	 * Nested page tables: what a vCPU that touched a frame in a view has from then on,
+	 * until a zap. A private page that somebody still has must not be given back.
+	 */
+	std::map<std::pair<u8, gfn_t>, const void *> spt;
 	[[nodiscard]] u64 holds() const
 	{
 		return holds_;
