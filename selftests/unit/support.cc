@@ -15,7 +15,7 @@ std::atomic<std::size_t> blocks, bytes;
 
 thread_local void (*hook)(void *);
 thread_local void *hook_ctx;
-void (*slot_hook)();
+thread_local void (*slot_hook)(const unsigned long *);
 
 /* Takes one from the limit; false: it is used up. */
 bool may_alloc()
@@ -97,14 +97,14 @@ void test_page_free(void *p)
 	std::free(p);
 }
 
-void test_on_slot_step(void (*fn)())
+void test_on_slot_step(void (*fn)(const unsigned long *))
 {
 	slot_hook = fn;
 }
 
-extern "C" void rdt_test_slot_step(void);
-extern "C" void rdt_test_slot_step(void)
+extern "C" void rdt_test_slot_step(const unsigned long *word);
+extern "C" void rdt_test_slot_step(const unsigned long *word)
 {
 	if (slot_hook)
-		slot_hook();
+		slot_hook(word);
 }

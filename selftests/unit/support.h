@@ -17,5 +17,5 @@ void test_on_node_load(void (*hook)(void *), void *ctx);
 void *test_page_alloc();
 void test_page_free(void *page);
 
-/* Called in front of every access to a slot's word. nullptr: nothing. */
-void test_on_slot_step(void (*hook)());
+/* Called in front of every access to a slot's word, this thread's. nullptr: nothing. */
+void test_on_slot_step(void (*hook)(const unsigned long *word));

@@ -29,8 +29,8 @@
 
 #ifdef RDT_UNIT_TEST
 /* In front of each access to a slot's word: the model check's scheduler. */
-extern "C" void rdt_test_slot_step(void);
-#define RDT_SLOT_STEP() rdt_test_slot_step()
+extern "C" void rdt_test_slot_step(const redoubt::u64 *word);
+#define RDT_SLOT_STEP() rdt_test_slot_step(&word_)
 #else
 #define RDT_SLOT_STEP()
 #endif
