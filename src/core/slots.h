@@ -105,14 +105,6 @@ public:
 		store_release(word_, free(epoch));
 	}
 
-	/* Its thread will not come back. False: nobody's, or on its way. */
-	bool drop()
-	{
-		u64 word = load_acquire(word_);
-
-		return word & token_bit && move(word, free);
-	}
-
 	Context context;
 	Caller caller;
 	void *vector; /* the host's room for vector states; nullptr: they pass */
