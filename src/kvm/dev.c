@@ -29,7 +29,7 @@ struct rdt_file {
 };
 
 /* The caller gets an errno that says little: the log says which field it was. */
-static long rdt_refuse(const char *request, const char *why)
+long rdt_refuse(const char *request, const char *why)
 {
 	pr_notice_ratelimited("%s[%d]: %s: %s\n", current->comm, task_tgid_nr(current),
 			      request, why);
@@ -139,6 +139,11 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 	case RDT_VM_REGIONS:
 	case RDT_VM_PROTECT:
 	case RDT_VM_DETACH:
+	case RDT_VM_DOM_QUOTA:
+	case RDT_VM_DOM_GET_QUOTA:
+	case RDT_VM_DOMAIN:
+	case RDT_VM_DOM_DESTROY:
+	case RDT_VM_DOM_INSTALL:
 		break;
 	default:
 		return -ENOTTY;
@@ -154,9 +159,12 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 	case RDT_VM_PROTECT:
 		ret = rdt_fd_protect(vm, arg);
 		break;
-	default:
+	case RDT_VM_DETACH:
 		ret = param & ~(unsigned long)RDT_DETACH_FORCE ?
 			      rdt_refuse("RDT_VM_DETACH", "unknown flags") : rdt_vm_detach(vm, param);
+		break;
+	default:
+		ret = rdt_domain_ioctl(vm, cmd, arg);
 	}
 	kvm_put_kvm(kvm);
 	return ret;
@@ -261,7 +269,7 @@ static long rdt_dev_info(struct rdt_info __user *arg)
 		.arch = rdt_is_vmx ? RDT_ARCH_EPT : RDT_ARCH_NPT,
 		.flags = READ_ONCE(rdt_policy),
 		.vms = rdt_vm_count(),
-		.views = RDT_VIEW_INTEGRITY + 1,
+		.views = RDT_VIEW_STEP,
 	};
 
 	strscpy(info.kernel, init_utsname()->release, sizeof(info.kernel));

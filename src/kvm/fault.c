@@ -28,14 +28,22 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 			   bool host_writable, u64 *new_spte)
 {
 	struct rdt_vm *vm;
-	u8 grant = RDT_ACC_RWX;
+	u8 view, grant = RDT_ACC_RWX;
+	void *page = NULL;
 	bool wrprot;
 
 	rdt_hook_enter(&rdt_hook_make_spte);
 	vm = rdt_vm_find(vcpu->kvm);
-	if (vm)
-		grant = rdt_core_access(vm->core, rdt_role_view(rdt_member(sp, kvm_mmu_page, role)),
-					gfn);
+	if (vm) {
+		view = rdt_role_view(rdt_member(sp, kvm_mmu_page, role));
+		grant = rdt_core_access(vm->core, view, gfn);
+		page = rdt_core_private(vm->core, view, gfn);
+	}
+	/* A domain's own, in place of the VMM's, which is zeros. */
+	if (page) {
+		pfn = page_to_pfn(virt_to_page(page));
+		host_writable = true;
+	}
 	if (!(grant & RDT_ACC_W))
 		pte_access &= ~ACC_WRITE;
 	if (!(grant & RDT_ACC_X))

@@ -27,6 +27,25 @@ static s64 status(struct rdt_vm *vm)
 	       (vm ? RDT_ST_ATTACHED | rdt_core_status(vm->core) : 0);
 }
 
+/* Those that a VM need not be attached for. */
+static s64 general(struct kvm_vcpu *vcpu, struct rdt_vm *vm, u32 nr, const rdt_u64 arg[4],
+		   const struct rdt_cpu *cpu)
+{
+	if (cpu->cpl || !cpu->va_bits)
+		return -KVM_EPERM;
+	if (nr <= RDT_HC_ATTACH && (arg[0] || arg[1] || arg[2] || arg[3]))
+		return -KVM_EINVAL;
+	switch (nr) {
+	case RDT_HC_VERSION:
+		return RDT_ABI_VERSION;
+	case RDT_HC_STATUS:
+		return status(vm);
+	case RDT_HC_ATTACH:
+		return self_attach(vcpu, vm);
+	}
+	return -KVM_EPERM;
+}
+
 static int ours(struct kvm_vcpu *vcpu, u32 nr)
 {
 	unsigned long *regs = vcpu->arch.regs;
@@ -38,23 +57,19 @@ static int ours(struct kvm_vcpu *vcpu, u32 nr)
 	struct rdt_cpu cpu;
 
 	rdt_cpu_load(vcpu, rv ? rdt_core_vcpu_view(rv->core) : RDT_VIEW_ROOT, &cpu);
-	if (vm && !rv)
+	if (vm && !rv) {
 		result = -ENOMEM;
-	else if ((cpu.cpl || !cpu.va_bits) && (!vm || nr <= RDT_HC_ATTACH))
-		result = -KVM_EPERM;
-	else if (nr <= RDT_HC_ATTACH && (arg[0] || arg[1] || arg[2] || arg[3]))
-		result = -KVM_EINVAL;
-	else if (nr == RDT_HC_VERSION)
-		result = RDT_ABI_VERSION;
-	else if (nr == RDT_HC_STATUS)
-		result = status(vm);
-	else if (nr == RDT_HC_ATTACH)
-		result = self_attach(vcpu, vm);
-	else if (vm && vcpu->arch.mmu == &vcpu->arch.root_mmu &&
-		 rdt_core_hypercall(vm->core, rv->core, nr, arg, &cpu, &result) ==
-			 RDT_HC_END_SWITCHED) {
-		rdt_cpu_store(vcpu, &cpu);
-		return 1;
+	} else if (!vm || (nr <= RDT_HC_ATTACH && !rdt_is_domain(cpu.view))) {
+		result = general(vcpu, vm, nr, arg, &cpu);
+	} else if (vcpu->arch.mmu == &vcpu->arch.root_mmu) {
+		enum rdt_hc_end end = rdt_core_hypercall(vm->core, rv->core, nr, arg, &cpu, &result);
+
+		if (nr == RDT_HC_DOM_DESTROY && result == -EAGAIN)
+			rdt_domain_kick(vm->kvm);
+		if (end == RDT_HC_END_SWITCHED) {
+			rdt_cpu_store(vcpu, &cpu);
+			return 1;
+		}
 	}
 	regs[VCPU_REGS_RAX] = result;
 	return kvm_skip_emulated_instruction(vcpu);

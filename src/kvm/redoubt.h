@@ -170,7 +170,21 @@ extern u32 rdt_policy;			/* RDT_POLICY_*; READ_ONCE */
 /* Does KVM keep anything there for a nested guest of this vCPU? */
 bool rdt_nested_holds(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gfn_t first, u64 count);
 
+/* ---- domain.c ---------------------------------------------------------------- */
+static inline bool rdt_is_domain(u8 view)
+{
+	return view >= RDT_VIEW_DOMAIN && view < RDT_VIEW_STEP;
+}
+/* Have every vCPU look whether the domain it is in is to go. */
+void rdt_domain_kick(struct kvm *kvm);
+/* Before an entry, in the vCPU's thread: it looks. */
+void rdt_domain_evict(struct kvm_vcpu *vcpu);
+/* RDT_VM_DOM*; the VM is held. */
+long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
+
 /* ---- dev.c ------------------------------------------------------------------ */
+/* -EINVAL, and a line in the log that says why. */
+long rdt_refuse(const char *request, const char *why);
 int rdt_dev_init(void);
 void rdt_dev_exit(void);
 

@@ -934,6 +934,7 @@ static void hook_kvm_mmu_free_obsolete_roots(struct kvm_vcpu *vcpu)
 		if (!rv || rdt_core_vcpu_view(rv->core) != RDT_VIEW_STEP)
 			rdt_cpu_set_view(vcpu, RDT_VIEW_ROOT);
 	}
+	rdt_domain_evict(vcpu);
 	rdt_orig(kvm_mmu_free_obsolete_roots)(vcpu);
 	rdt_hook_leave();
 }

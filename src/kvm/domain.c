@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Protection domains, the host's part: Documentation/domains.md. */
+#include "redoubt.h"
+
+#include <linux/capability.h>
+#include <linux/uaccess.h>
+
+#include "cpu.h"
+
+/* ---- who is inside of one that is to go ------------------------------------------ */
+
+void rdt_domain_kick(struct kvm *kvm)
+{
+	/* Out of the guest, and by rdt_domain_evict() before they go in again. */
+	kvm_make_all_cpus_request(kvm, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS);
+}
+
+void rdt_domain_evict(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+	struct rdt_vcpu *rv;
+	struct rdt_cpu cpu;
+	struct rdt_vm *vm;
+
+	if (likely(!rdt_is_domain(rdt_role_view(a->root_mmu.root_role))))
+		return;
+	vm = rdt_vm_find(vcpu->kvm);
+	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	/* An event on its way in takes the vCPU out by itself; a nested guest is not inside. */
+	if (!rv || a->mmu != &a->root_mmu || a->exception.injected || a->interrupt.injected ||
+	    a->nmi_injected)
+		return;
+	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
+	if (!rdt_core_evict(vm->core, rv->core, &cpu))
+		return;
+	rdt_cpu_store(vcpu, &cpu);
+	rdt_cpu_clear_shadow(vcpu);
+}
+
+/* ---- the operator ------------------------------------------------------------------ */
+
+long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg)
+{
+	struct rdt_domain_quota quota;
+	struct rdt_domain_info info;
+	struct rdt_install in;
+	void *value;
+	long ret;
+	u64 id;
+
+	switch (cmd) {
+	case RDT_VM_DOM_QUOTA:
+		if (!capable(CAP_SYS_ADMIN))
+			return -EPERM;
+		if (copy_from_user(&quota, arg, sizeof(quota)))
+			return -EFAULT;
+		if (quota.reserved)
+			return rdt_refuse("RDT_VM_DOM_QUOTA", "reserved is not zero");
+		return rdt_core_domain_set_quota(vm->core, &quota);
+	case RDT_VM_DOM_GET_QUOTA:
+		memset(&quota, 0, sizeof(quota));
+		rdt_core_domain_quota(vm->core, &quota);
+		return copy_to_user(arg, &quota, sizeof(quota)) ? -EFAULT : 0;
+	case RDT_VM_DOMAIN:
+		if (copy_from_user(&info, arg, sizeof(info)))
+			return -EFAULT;
+		id = info.view;
+		memset(&info, 0, sizeof(info));
+		ret = rdt_core_domain_info(vm->core, id, &info);
+		if (!ret && copy_to_user(arg, &info, sizeof(info)))
+			ret = -EFAULT;
+		return ret;
+	case RDT_VM_DOM_DESTROY:
+		if (copy_from_user(&id, arg, sizeof(id)))
+			return -EFAULT;
+		ret = rdt_core_domain_destroy(vm->core, id);
+		if (ret == -EAGAIN)
+			rdt_domain_kick(vm->kvm);
+		return ret;
+	case RDT_VM_DOM_INSTALL:
+		if (!capable(CAP_SYS_ADMIN))
+			return -EPERM;
+		if (copy_from_user(&in, arg, sizeof(in)))
+			return -EFAULT;
+		if (in.reserved || !in.len || in.len > PAGE_SIZE)
+			return rdt_refuse("RDT_VM_DOM_INSTALL", "len is not 1..4096, or reserved not zero");
+		value = memdup_user(u64_to_user_ptr(in.value), in.len);
+		if (IS_ERR(value))
+			return PTR_ERR(value);
+		ret = rdt_core_domain_install(vm->core, in.id, in.gva, value, in.len);
+		kfree_sensitive(value);
+		return ret;
+	}
+	return -ENOTTY;
+}
