@@ -27,6 +27,23 @@ void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 	cpu.dirty |= RDT_CPU_VIEW | RDT_CPU_RIP | RDT_CPU_RSP | RDT_CPU_CR3;
 }
 
+/*
+ * What gets into a domain: four arguments, and of the flags what is the guest's to
+ * say, IF. (Not inline, here and below: integrity mode is not to pay for it.)
+ */
+[[gnu::noinline]] void only_arguments(Vcpu &v, rdt_cpu &cpu, const Slot &s)
+{
+	u64 *g = cpu.gpr;
+
+	g[rax] = g[rbx] = g[rbp] = 0;
+	for (unsigned n = r8; n <= r15; n++)
+		g[n] = 0;
+	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
+	cpu.dirty |= RDT_CPU_RFLAGS;
+	if (s.vector)
+		rdt_port_vector(v.hv, s.vector, RDT_VEC_ENTER);
+}
+
 } // namespace
 
 /*
@@ -66,16 +83,8 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_insid
 	v.inside = &in;
 	v.slot = s;
 	v.view = gate.view;
-	if (gate.domain) {
-		/* Four arguments, and of the flags what is the guest's to say: IF. */
-		g[rax] = g[rbx] = g[rbp] = 0;
-		for (unsigned n = r8; n <= r15; n++)
-			g[n] = 0;
-		cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
-		cpu.dirty |= RDT_CPU_RFLAGS;
-		if (s->vector)
-			rdt_port_vector(v.hv, s->vector, RDT_VEC_ENTER);
-	}
+	if (gate.domain)
+		only_arguments(v, cpu, *s);
 	go(cpu, gate.view, rip_inside, gate.stack_top[in.slots.index(s)], gate.cr3);
 	__atomic_fetch_add(&in.enters, 1, __ATOMIC_RELAXED);
 	return 0;
@@ -92,9 +101,14 @@ rdt_door Vm::at_door(Vcpu &v, gfn_t gfn) const
 		return RDT_DOOR_IN;
 	}
 
+	return domains() ? domain_door(v, gfn) : RDT_DOOR_NONE;
+}
+
+[[gnu::noinline]] rdt_door Vm::domain_door(Vcpu &v, gfn_t gfn) const
+{
 	const Domains *ds = domains();
 
-	if (!ds || !restricted_.test(gfn))
+	if (!restricted_.test(gfn))
 		return RDT_DOOR_NONE;
 
 	const Owner o = ds->map.find(gfn);
@@ -178,14 +192,23 @@ s64 Vm::domain_enter(Vcpu &v, rdt_cpu &cpu, u64 id)
 /* Out, to the caller's return address. Nothing of the inside but the result is left. */
 s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 {
-	Inside *in = v.inside;
-	Slot *s = v.slot;
-
-	if (!in) {
+	if (!v.inside) {
 		report_gate(cpu, RDT_GATE_NOT_INSIDE);
 		return hc_eperm;
 	}
+	return v.slot->vector ? out_with_vector(v, cpu, result) : out(v, cpu, result);
+}
 
+[[gnu::noinline]] s64 Vm::out_with_vector(Vcpu &v, rdt_cpu &cpu, u64 result)
+{
+	rdt_port_vector(v.hv, v.slot->vector, RDT_VEC_LEAVE);
+	return out(v, cpu, result);
+}
+
+[[gnu::always_inline]] inline s64 Vm::out(Vcpu &v, rdt_cpu &cpu, u64 result)
+{
+	Slot *s = v.slot;
+	const u64 epoch = v.inside->epoch;
 	const Caller &c = s->caller;
 	u64 *g = cpu.gpr;
 
@@ -202,13 +225,11 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 	cpu.rflags = c.rflags;
 	cpu.dirty |= RDT_CPU_RFLAGS;
 	go(cpu, view_root, c.rip, c.rsp, c.cr3);
-	if (s->vector)
-		rdt_port_vector(v.hv, s->vector, RDT_VEC_LEAVE);
 	v.inside = nullptr;
 	v.slot = nullptr;
 	v.view = view_root;
 	/* Behind the last look at c. */
-	if (!s->release(in->epoch)) {
+	if (!s->release(epoch)) {
 		cpu.cpl = 0; /* the fault door's host does not say */
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		g[rax] = static_cast<u64>(hc_eperm);

@@ -64,7 +64,9 @@ public:
 	}
 	[[nodiscard]] bool claim(u64 epoch = 0)
 	{
-		return move(free(epoch), running);
+		RDT_SLOT_STEP();
+		/* Looked at first: a locked instruction on a slot in use would disturb its user. */
+		return load_acquire(word_) == free(epoch) && move(free(epoch), running);
 	}
 	[[nodiscard]] bool release(u64 epoch = 0)
 	{
@@ -113,9 +115,10 @@ private:
 	/* Free is any word without these bits. */
 	static constexpr u64 running = 1, closed = 2;
 
+	/* Epochs are counted: none has the two bits that this takes. */
 	static constexpr u64 free(u64 epoch)
 	{
-		return epoch << 2 & ~token_bit;
+		return epoch << 2;
 	}
 	static constexpr State state_of(u64 word)
 	{
@@ -159,7 +162,7 @@ public:
 		for (unsigned i = 0; i < n; i++) {
 			Slot &s = slot_[(hint + i) % n];
 
-			if (s.state() == Slot::State::Free && s.claim(epoch))
+			if (s.claim(epoch))
 				return &s;
 		}
 		return nullptr;

@@ -87,6 +87,7 @@ public:
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 	void report_gate(const rdt_cpu &cpu, u8 code);
 	[[nodiscard]] rdt_door at_door(Vcpu &v, gfn_t gfn) const;
+	[[nodiscard]] rdt_door domain_door(Vcpu &v, gfn_t gfn) const;
 	rdt_verdict door(Vcpu &v, rdt_door door, rdt_cpu &cpu);
 
 	/* step.cc; by the vCPU that owns the step, but for step_stop() */
@@ -131,6 +132,8 @@ public:
 	[[nodiscard]] u32 status() const;
 
 private:
+	s64 out(Vcpu &v, rdt_cpu &cpu, u64 result);
+	s64 out_with_vector(Vcpu &v, rdt_cpu &cpu, u64 result);
 	bool rule_of(gfn_t gfn, Rule *out);
 	u8 find_action(gfn_t gfn, Rule *out);
 	[[nodiscard]] const Integrity *integrity() const
