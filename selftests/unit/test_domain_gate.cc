@@ -364,6 +364,8 @@ TEST(C5, TheInsideStaysInside)
 	EXPECT_TRUE(w.host.take_events().empty());
 	EXPECT_EQ(c.kvm_write(gpa_of(p.data())), RDT_V_GP);
 	w.expect_event(RDT_EV_DOMAIN_ACCESS, RDT_ACC_W);
+	EXPECT_EQ(c.kvm_write(gpa_of(lay::plain)), RDT_V_GP);
+	w.expect_event(RDT_EV_DOMAIN_ACCESS, RDT_ACC_W);
 	/* W^X: its own text. */
 	EXPECT_EQ(c.fault(gpa_of(p.text()), RDT_ACC_W), RDT_V_RESUME);
 	EXPECT_EQ(c.view(), RDT_VIEW_ROOT);

@@ -242,6 +242,11 @@ rdt_verdict Vm::kvm_write(const rdt_fault &f, const rdt_cpu *cpu)
 	Rule rule;
 	u8 action = find_action(gfn, &rule);
 
+	/* From inside a domain what is not its own is refused, rule or not. */
+	if (action == RDT_ACT_NONE && is_domain(view)) {
+		report_border(f, cpu);
+		return RDT_V_GP;
+	}
 	if (action == RDT_ACT_NONE)
 		return RDT_V_PASS;
 	/*

@@ -200,7 +200,7 @@ public:
 	/* A token for a slot that never was one before, as far as 52 random bits go. */
 	[[nodiscard]] u64 token(const Slot *s, u64 random) const
 	{
-		return Slot::token_bit | (random & ~u64{32 * max - 1}) | view_ * max | index(s);
+		return Slot::token_bit | (random & ~u64{32 * max - 1}) | u64{view_} * max | index(s);
 	}
 	/* The view that a token, right or wrong, speaks of. */
 	static constexpr u8 view_of(u64 token)
