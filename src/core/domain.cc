@@ -255,7 +255,7 @@ s64 Vm::domain_seal(u64 id, const rdt_cpu &cpu)
 	if (err)
 		return err;
 	d->measured();
-	d->slots.init(d->gate.slots, d->gate.view, d->epoch);
+	d->open();
 	d->set_state(Domain::State::Sealed);
 	report_domain(RDT_DOM_EV_SEALED, d, &cpu);
 	return 0;

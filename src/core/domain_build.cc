@@ -28,12 +28,12 @@ constexpr u64 max_window = 1u << 15;
 
 } // namespace
 
-/* All of it canonical, in one half; the lower one for ring 3. Does not wrap. */
+/* All of it canonical, in one half; the lower one for ring 3. Pages are not so many as to wrap to it. */
 bool Domain::in_domain(u64 gva, u64 pages) const
 {
 	u64 last = gva + (pages << page_shift) - 1;
 
-	return last >= gva && canonical(gva, gate.va_bits) && canonical(last, gate.va_bits) &&
+	return canonical(gva, gate.va_bits) && canonical(last, gate.va_bits) &&
 	       gva >> 63 == last >> 63 && (gate.cpl == 0 || gva >> 63 == 0);
 }
 

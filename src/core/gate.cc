@@ -85,7 +85,7 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_insid
 	v.view = gate.view;
 	if (gate.domain)
 		only_arguments(v, cpu, *s);
-	go(cpu, gate.view, rip_inside, gate.stack_top[in.slots.index(s)], gate.cr3);
+	go(cpu, gate.view, rip_inside, s->stack_top, gate.cr3);
 	__atomic_fetch_add(&in.enters, 1, __ATOMIC_RELAXED);
 	return 0;
 }

@@ -41,6 +41,14 @@ struct Inside : Pinned {
 	/* Relaxed. */
 	u64 enters = 0, aexits = 0;
 	Slots slots;
+
+	/* All is in place: from here on it can be entered. */
+	void open()
+	{
+		for (u32 i = 0; i < gate.slots; i++)
+			slots[i].stack_top = gate.stack_top[i];
+		slots.init(gate.slots, gate.view, epoch);
+	}
 };
 
 /* An address that a VM entry accepts as RIP in this paging mode. */

@@ -388,7 +388,7 @@ s64 Vm::seal(gpa_t desc, const rdt_cpu &cpu)
 			rdt_port_free(i);
 	} else {
 		i->gate = i->driver;
-		i->slots.init(i->gate.slots);
+		i->open();
 		store_release(integrity_, i); /* pairs with integrity() */
 		for (unsigned n = 0; n < i->driver.regions(); n++)
 			zap(i->driver.region(n).first, i->driver.region(n).count);

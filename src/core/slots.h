@@ -109,6 +109,7 @@ public:
 
 	Context context;
 	Caller caller;
+	u64 stack_top;
 	void *vector; /* the host's room for vector states; nullptr: they pass */
 
 private:
@@ -160,10 +161,12 @@ public:
 		const unsigned n = read_once(n_);
 
 		for (unsigned i = 0; i < n; i++) {
-			Slot &s = slot_[(hint + i) % n];
+			unsigned at = hint + i;
 
-			if (s.claim(epoch))
-				return &s;
+			if (at >= n)
+				at %= n;
+			if (slot_[at].claim(epoch))
+				return &slot_[at];
 		}
 		return nullptr;
 	}
