@@ -290,11 +290,11 @@ TEST(C8, DetachWaitsForDomains)
 	DomWorld w;
 	const s64 id = w.build(DomPlan::nr(0));
 
-	EXPECT_EQ(rdt_core_detach(w.vm), ebusy);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), ebusy);
 	EXPECT_EQ(w.seal_domain(id), 0);
-	EXPECT_EQ(rdt_core_detach(w.vm), ebusy);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), ebusy);
 	EXPECT_EQ(rdt_core_domain_destroy(w.vm, static_cast<u64>(id)), 0);
-	EXPECT_EQ(rdt_core_detach(w.vm), 0);
+	EXPECT_EQ(rdt_core_detach(w.vm, 0), 0);
 	EXPECT_EQ(w.create(DomPlan::nr(0).desc()), enodev) << "nothing begins any more";
 }
 

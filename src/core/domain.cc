@@ -178,7 +178,7 @@ s64 Vm::domain_add(u64 id, gpa_t gpa, u64 gva, u64 what, const rdt_cpu &cpu)
 	if (!err && (pages < 1 || pages > RDT_DOM_ADD_MAX || !d->fits(gva, pages, kind)))
 		err = hc_einval;
 	if (!err)
-		err = check_ram(gpa, pages);
+		err = absent_gfn - first < pages ? s64{hc_efault} : check_ram(gpa, pages);
 	if (!err && restricted_.any(first, pages))
 		err = hc_ebusy;
 	if (!err && (d->frames + pages > quota_.frames_each || domains_->frames + pages > quota_.frames))
@@ -216,7 +216,7 @@ s64 Vm::domain_share(u64 id, gpa_t gpa, u64 gva, u64 pages, const rdt_cpu &cpu)
 	s64 err = may_build(id, cpu, &d);
 
 	if (!err)
-		err = check_ram(gpa, pages);
+		err = absent_gfn - first < pages ? s64{hc_efault} : check_ram(gpa, pages);
 	if (!err && restricted_.any(first, pages))
 		err = hc_ebusy;
 	if (err)

@@ -27,6 +27,14 @@ constexpr bool is_domain(u8 view)
 }
 static_assert(view_domain + RDT_DOM_MAX == RDT_VIEW_STEP);
 
+/*
+ * Never a domain's, nor shared with one: where everything in its address space leads that
+ * is not its own. A fault in the delivery of an event has to be a nested one; an IDT that
+ * the tables had nothing for would be #PF, #DF and the end of the VM. Below what the narrowest
+ * CPU can address.
+ */
+inline constexpr gfn_t absent_gfn = (1ull << 36 >> page_shift) - 1;
+
 class Domain : public Inside {
 public:
 	enum class State : u32 {
@@ -124,6 +132,7 @@ private:
 	bool map_page(const FrameMap &map, u64 gva, gfn_t gfn, u64 bits, Status *why);
 	u64 *take_table(u64 *gpa);
 	void blank_tables();
+	void fill_tables();
 
 	State state_ = State::Gone;
 	u32 nshared_ = 0;

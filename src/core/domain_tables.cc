@@ -51,6 +51,23 @@ void Domain::blank_tables()
 			scrub(r->page[i].own, page_size);
 }
 
+/*
+ * Kernel pages in a ring 3 domain, too: the CPU reads the IDT as the kernel, and would not
+ * from a page of the user's under SMAP.
+ */
+void Domain::fill_tables()
+{
+	for (Run *r = runs; r; r = r->next)
+		for (u32 i = 0; r->kind == RDT_DOM_TABLE && i < r->count; i++)
+			for (unsigned n = 0; n < 1u << level_bits; n++) {
+				u64 &e = static_cast<u64 *>(r->page[i].own)[n];
+
+				if (!e)
+					e = absent_gfn << page_shift | pte_present | pte_write |
+					    pte_accessed | pte_dirty;
+			}
+}
+
 bool Domain::map_page(const FrameMap &map, u64 gva, gfn_t gfn, u64 bits, Status *why)
 {
 	const unsigned top = gate.va_bits == 57 ? 4 : 3;
@@ -118,8 +135,10 @@ Status Domain::build(const FrameMap &map)
 		ok = walk(map, gate.stack_top[i] - 8, &gfn) && map.find(gfn).kind() == RDT_DOM_DATA &&
 		     map.find(gfn).view() == gate.view;
 	}
-	if (ok)
+	if (ok) {
+		fill_tables();
 		return Status::Ok;
+	}
 	blank_tables();
 	gate.cr3 = 0;
 	return why;
