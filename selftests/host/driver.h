@@ -79,7 +79,7 @@ u64 g_drv_call(u64 op, u64 a, u64 b, u64 door);
 u64 g_timer_on(u64 period);
 u64 g_timer_off(void);
 
-/* In the guest. @door: 0 the fault door, 1 the hypercall door. */
+/* In the guest. @door: 0 the fault door, 1 the hypercall door, else where a domain's gate is. */
 u64 drv_call(u64 op, u64 a, u64 b, u64 c, u64 door);
 extern char drv_back[], drv_drop[], drv_compute[], drv_store[];
 

@@ -25,11 +25,12 @@ drv_call:
 	movl	$0xe1, %r14d
 	movq	%rsp, %r15
 	leaq	drv_back(%rip), %r11
-	testq	%r8, %r8
-	jnz	2f
-	leaq	drv_gate(%rip), %rax
+	cmpq	$1, %r8
+	je	drv_door
+	ja	2f
+	leaq	drv_gate(%rip), %r8
+2:	movq	%r8, %rax
 	jmp	*%rax
-2:	jmp	drv_door
 	.globl	drv_back
 drv_back:	/* Note what came with it. */
 	pushq	%rax

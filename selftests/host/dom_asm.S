@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#include "domain.h"
+#include "layout.h"
+
+#define HC_LEAVE	0x52440009
+#define HC_MEASURE	0x52440015
+
+	.section .dom_text, "ax", @progbits
+	.balign	4096
+	.globl	dom_code
+dom_code:
+	/* GATE: everything but the entry is a trap. */
+	.fill	DOM_GATE_AT, 1, 0xcc
+	jmp	inside
+	.balign	4096, 0xcc
+
+	/* EXIT: nothing here is executed. */
+exit_page:
+	.balign	4096, 0xcc
+	.set	out, exit_page + DOM_EXIT_AT
+
+	/* TEXT */
+inside:
+	cmpl	$DOM_OPS, %edi
+	jae	bad
+	leaq	table(%rip), %r8
+	movslq	(%r8, %rdi, 4), %rdi
+	addq	%r8, %rdi
+	xorl	%r8d, %r8d
+	jmp	*%rdi
+bad:	movq	$-22, %rax
+	jmp	out
+
+	.balign	4
+table:	.long	add - table, store - table, load - table, jump - table, regs - table
+	.long	spin - table, stop - table, event - table, measure - table, stack - table
+	.long	cr3 - table, leave - table
+
+add:	leaq	(%rsi, %rdx), %rax
+	jmp	out
+store:	movq	%rdx, (%rsi)
+	xorl	%eax, %eax
+	jmp	out
+load:	movq	(%rsi), %rax
+	jmp	out
+jump:	jmp	*%rsi
+regs:	orq	%rbx, %rax
+	orq	%rbp, %rax
+	orq	%r8, %rax
+	orq	%r9, %rax
+	orq	%r10, %rax
+	orq	%r11, %rax
+	orq	%r12, %rax
+	orq	%r13, %rax
+	orq	%r14, %rax
+	orq	%r15, %rax
+	jmp	out
+event:	ud2
+stack:	movq	%rsp, %rax
+	jmp	out
+cr3:	movq	%cr3, %rax
+	jmp	out
+stop:	movq	%rdx, %r8
+	movq	%rsi, %rdi
+	movl	$PORT_STOP, %edx
+	movb	$STOP_SYNC, %al
+	outb	%al, %dx
+	leaq	(%rsi, %r8), %rax
+	jmp	out
+
+	/* Each round goes by the stack: an interrupt finds the secret everywhere. */
+spin:	movq	%rsi, %rax
+	movabsq	$DOM_SECRET, %rbx
+	movq	%rbx, %rcx
+	movq	%rbx, %rdx
+	movq	%rbx, %rsi
+	movq	%rbx, %rdi
+	movq	%rbx, %rbp
+	movq	%rbx, %r8
+	movq	%rbx, %r9
+	movq	%rbx, %r10
+	movq	%rbx, %r11
+	movq	%rbx, %r12
+	movq	%rbx, %r13
+	movq	%rbx, %r14
+	movq	%rbx, %r15
+1:	pushq	%r15
+	popq	%r14
+	addq	$1, %rbx
+	decq	%rax
+	jnz	1b
+	orq	%rdx, %rcx
+	orq	%rsi, %rcx
+	orq	%rdi, %rcx
+	orq	%rbp, %rcx
+	orq	%r8, %rcx
+	orq	%r9, %rcx
+	orq	%r10, %rcx
+	orq	%r11, %rcx
+	orq	%r12, %rcx
+	orq	%r13, %rcx
+	orq	%r14, %rcx
+	subq	%r15, %rcx		/* 0 */
+	movq	%rbx, %rax
+	subq	%r15, %rax		/* rounds */
+	addq	%rcx, %rax
+	jmp	out
+
+leave:	leaq	(%rsi, %rdx), %rbx
+	movl	$HC_LEAVE, %eax
+	jmp	1f
+measure:
+	movl	$HC_MEASURE, %eax
+	xorl	%ebx, %ebx
+1:	xorl	%ecx, %ecx
+	xorl	%edx, %edx
+	xorl	%esi, %esi
+	cmpb	$0, intel(%rip)
+	je	2f
+	vmcall
+	jmp	3f
+2:	vmmcall
+3:	movq	%rbx, %rax
+	jmp	out
+
+	.globl	dom_intel		/* the host writes it before it makes a domain */
+dom_intel:
+intel:	.byte	0
+	.balign	4096, 0xcc
+
+	.section .note.GNU-stack,"",@progbits

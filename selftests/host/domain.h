@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What test_domain.c puts into its domains: three pages of code, which run wherever they
+ * are mapped one behind the other. Like the driver's inside it does what it is told.
+ */
+#ifndef DOMAIN_H
+#define DOMAIN_H
+
+#define DOM_GATE_AT	0x40	/* of the first page */
+#define DOM_EXIT_AT	0x80	/* of the second */
+#define DOM_CODE_PAGES	3
+
+/* Arguments in RSI, RDX; result in RAX. */
+#define DOM_ADD		0	/* RSI + RDX */
+#define DOM_STORE	1	/* *RSI = RDX; 0 */
+#define DOM_LOAD	2	/* *RSI */
+#define DOM_JUMP	3	/* jump to RSI */
+#define DOM_REGS	4	/* all registers that are no arguments, or'ed */
+#define DOM_SPIN	5	/* RSI rounds with DOM_SECRET in all registers */
+#define DOM_STOP	6	/* to the host, inside; then RSI + RDX */
+#define DOM_EVENT	7	/* ud2 */
+#define DOM_MEASURE	8	/* of itself: the first 8 bytes */
+#define DOM_RSP		9
+#define DOM_CR3		10
+#define DOM_LEAVE_HC	11	/* leave by hypercall with RSI + RDX */
+#define DOM_OPS		12
+
+#define DOM_SECRET	0x5ec2e75ec2e7	/* in registers while it spins */
+
+#ifndef __ASSEMBLER__
+extern char dom_code[];
+#endif
+#endif
