@@ -314,6 +314,26 @@ TEST(C6, HypercallsOfRing3)
 	EXPECT_TRUE(c.leave_call(3));
 	EXPECT_EQ(c.regs.gpr[rax], 3u);
 	EXPECT_EQ(c.hc(RDT_HC_LEAVE, 3), eperm);
+
+	/* What is ring 0's is not ring 3's, should an inside have gone there. */
+	const DomPlan k = DomPlan::nr(1, 0);
+	const s64 idk = w.make(k);
+
+	ASSERT_EQ(DomWorld::enter_gate(c, k), RDT_V_RESUME);
+	c.cpl = 3;
+	EXPECT_EQ(c.call(RDT_HC_LEAVE, 3).value, eperm);
+	w.expect_event(RDT_EV_GATE, RDT_GATE_BAD_CPL);
+	EXPECT_EQ(c.call(RDT_HC_DOM_MEASURE).value, eperm);
+	EXPECT_TRUE(DomWorld::in(c, idk));
+	c.cpl = 0;
+	ASSERT_TRUE(c.leave_call(0));
+	c.idt_base = lay::idt_gva;
+	ASSERT_TRUE(c.enter_call());
+	c.cpl = 3;
+	EXPECT_EQ(c.hc(RDT_HC_LEAVE, 3), eperm);
+	EXPECT_TRUE(c.inside());
+	c.cpl = 0;
+	EXPECT_TRUE(c.leave_call(3));
 }
 
 /* What the inside reaches for, and may not have, ends the call. */
