@@ -32,6 +32,8 @@ constexpr Name event_type_table[] = {
 	{RDT_EV_DETACH, "detach"},
 	{RDT_EV_SEALED, "sealed"},
 	{RDT_EV_VM_DEAD, "vm_dead"},
+	{RDT_EV_DOMAIN, "domain"},
+	{RDT_EV_DOMAIN_ACCESS, "domain_access"},
 };
 
 constexpr Name event_flag_table[] = {
@@ -75,6 +77,7 @@ constexpr Name class_table[] = {
 	{RDT_CLS_DRV_DATA, "drv_data"},
 	{RDT_CLS_DRV_GATE, "drv_gate"},
 	{RDT_CLS_DRV_EXIT, "drv_exit"},
+	{RDT_CLS_DOMAIN, "domain"},
 };
 
 constexpr Name vm_flag_table[] = {

@@ -75,7 +75,9 @@ TEST(Names, CompleteByTheHeaders)
 	same_as_header("redoubt.h", "RDT_EV_", event_types, {"NR"});
 	same_as_header("redoubt.h", "RDT_EVF_", event_flags, {});
 	same_as_header("redoubt.h", "RDT_GATE_", gate_codes, {});
-	same_as_header("redoubt.h", "RDT_VM_", vm_flags, {"INFO", "REGIONS", "PROTECT", "DETACH", "SEEN"});
+	same_as_header("redoubt.h", "RDT_VM_", vm_flags,
+		       {"INFO", "REGIONS", "PROTECT", "DETACH", "SEEN", "DOM_QUOTA", "DOM_GET_QUOTA", "DOMAIN",
+			"DOM_DESTROY", "DOM_INSTALL"});
 	same_as_header("redoubt_guest.h", "RDT_ACT_", actions, {});
 	same_as_header("redoubt_guest.h", "RDT_CLS_", classes, {"GUEST_MAX"});
 }
