@@ -1,7 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /* C7, C8, C9: states, the end of a domain, and bounds. */
-#include "domain.h"
 #include "domain_world.h"
+#include "vm.h"
+
+namespace redoubt {
+
+/* White-box access: the C face's object begins with the class's. */
+struct VmTester {
+	static Domain &domain(rdt_core_vm *vm, u8 view)
+	{
+		return *reinterpret_cast<Vm *>(vm)->domains_->at[view];
+	}
+};
+
+} // namespace redoubt
 
 using namespace redoubt;
 
@@ -218,6 +230,36 @@ TEST(C8, DestroyScrubsBeforeTheRootSees)
 			/* and all can be had again */
 			EXPECT_GT(w.make(p = DomPlan::nr(4)), 0);
 		}
+}
+
+/* Registers of the inside lie in its slots; the host's memory goes to others one day. */
+TEST(C8, DestroyScrubsContextsAndTheMeasurement)
+{
+	DomWorld w;
+	const DomPlan p = DomPlan::nr(0);
+	const s64 id = w.make(p);
+
+	ASSERT_EQ(DomWorld::enter_gate(w[1], p), RDT_V_RESUME);
+	w[1].regs = Regs::numbered(0x5ec2e7);
+	DomWorld::strike_domain(w[1]);
+	Slots &slots = VmTester::domain(w.vm, 2).slots;
+	auto all_zero_in = [&] {
+		for (unsigned i = 0; i < p.slots; i++) {
+			for (u64 r : slots[i].context.gpr)
+				if (r)
+					return false;
+			if (slots[i].context.rip || slots[i].caller.rip || slots[i].caller.rbx)
+				return false;
+		}
+		return true;
+	};
+
+	ASSERT_FALSE(all_zero_in());
+	ASSERT_EQ(w.destroy(id), 0);
+	EXPECT_TRUE(all_zero_in());
+	w.create(p.desc());
+	for (u8 b : w.info(2).measurement)
+		EXPECT_EQ(b, 0);
 }
 
 /* A view's next domain has nothing of the last one's. */
