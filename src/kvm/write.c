@@ -38,7 +38,8 @@ static bool may_write(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, const
 	};
 	struct rdt_cpu cpu;
 
-	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & RDT_ACC_W))
+	/* In a domain's view W is no leave: KVM would write the VMM's page, not the domain's. */
+	if (likely(!rdt_is_domain(view) && rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & RDT_ACC_W))
 		return true;
 	rdt_cpu_load(vcpu, view, &cpu);
 	return rdt_core_kvm_write(vm->core, &f, &cpu) == RDT_V_PASS;
