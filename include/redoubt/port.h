@@ -78,6 +78,12 @@ rdt_u64 rdt_port_random(void);
 void *rdt_port_page_alloc(void *host);
 void rdt_port_page_free(void *host, void *page);
 
+/*
+ * Can the host have domains of ring 3? It must bring a vCPU back that is in ring 0 by its own
+ * doing (SYSCALL: no memory is touched) before the core may let it out to its caller.
+ */
+int rdt_port_ring3(void);
+
 /* A hash in the making; NULL: no memory. May sleep. end() frees it; @out NULL: nothing else. */
 void *rdt_port_sha256_begin(void);
 void rdt_port_sha256_update(void *sha, const void *data, unsigned long len);

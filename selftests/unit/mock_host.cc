@@ -322,6 +322,11 @@ void rdt_port_page_free(void *host, void *page)
 	of(host).page_free(page);
 }
 
+int rdt_port_ring3(void)
+{
+	return 1;
+}
+
 void *rdt_port_vector_alloc(void *host)
 {
 	return of(host).vector_alloc();

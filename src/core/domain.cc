@@ -79,6 +79,8 @@ s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 	if (d && desc && sha) {
 		if (rdt_port_read(host_, gpa, desc, sizeof(*desc))) {
 			result = hc_efault;
+		} else if (desc->flags & RDT_DOM_USER && !rdt_port_ring3()) {
+			result = hc_eopnotsupp;
 		} else if (const char *wrong = d->create(*desc, view, cpu.va_bits,
 							 domains_->epochs + 1, sha)) {
 			rdt_port_log(host_, wrong, gpa, 0);

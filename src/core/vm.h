@@ -245,6 +245,7 @@ enum : s64 {
 	hc_euclean = -117,
 	hc_enospc = -28,
 	hc_edquot = -122,
+	hc_eopnotsupp = -95,
 };
 
 } // namespace redoubt
