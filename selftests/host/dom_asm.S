@@ -16,7 +16,7 @@ dom_code:
 
 	/* EXIT: nothing here is executed. */
 exit_page:
-	.balign	4096, 0xcc
+	.fill	4096, 1, 0xcc
 	.set	out, exit_page + DOM_EXIT_AT
 
 	/* TEXT */
@@ -69,7 +69,8 @@ stop:	movq	%rdx, %r8
 	jmp	out
 
 	/* Each round goes by the stack: an interrupt finds the secret everywhere. */
-spin:	movq	%rsi, %rax
+spin:	sti
+	movq	%rsi, %rax
 	movabsq	$DOM_SECRET, %rbx
 	movq	%rbx, %rcx
 	movq	%rbx, %rdx
@@ -89,6 +90,7 @@ spin:	movq	%rsi, %rax
 	addq	$1, %rbx
 	decq	%rax
 	jnz	1b
+	cli
 	orq	%rdx, %rcx
 	orq	%rsi, %rcx
 	orq	%rdi, %rcx
