@@ -34,7 +34,7 @@ bad:	movq	$-22, %rax
 	.balign	4
 table:	.long	add - table, store - table, load - table, jump - table, regs - table
 	.long	spin - table, stop - table, event - table, measure - table, stack - table
-	.long	cr3 - table, leave - table
+	.long	cr3 - table, leave - table, vectors - table
 
 add:	leaq	(%rsi, %rdx), %rax
 	jmp	out
@@ -108,6 +108,35 @@ spin:	sti
 	addq	%rcx, %rax
 	jmp	out
 
+	.macro	all_xmm insn, from
+	.irp	n, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	.if	\from
+	\insn	%xmm\n, %xmm0
+	.else
+	\insn	%xmm0, %xmm\n
+	.endif
+	.endr
+	.endm
+
+vectors:
+	all_xmm	por, 1
+	movq	%xmm0, %r9
+	movhlps	%xmm0, %xmm0
+	movq	%xmm0, %r10
+	orq	%r10, %r9
+	movabsq	$DOM_SECRET, %rbx
+	movq	%rbx, %xmm0
+	all_xmm	movdqa, 0
+	sti
+1:	decq	%rsi
+	jnz	1b
+	cli
+	all_xmm	por, 1
+	movq	%xmm0, %rax
+	subq	%rbx, %rax
+	orq	%r9, %rax
+	jmp	out
+
 leave:	leaq	(%rsi, %rdx), %rbx
 	movl	$HC_LEAVE, %eax
 	jmp	1f
@@ -129,5 +158,25 @@ measure:
 dom_intel:
 intel:	.byte	0
 	.balign	4096, 0xcc
+
+	.text
+	.globl	dom_vector_call
+dom_vector_call:
+	movl	$DOM_PATTERN, %eax
+	movq	%rax, %xmm0
+	all_xmm	movdqa, 0
+	call	drv_call
+	movq	%rax, %r8
+	movl	$DOM_PATTERN, %eax
+	.irp	n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+	movq	%xmm\n, %rdx
+	cmpq	%rax, %rdx
+	jne	1f
+	.endr
+	movq	%r8, %rax
+	ret
+1:	movq	%r8, %rax
+	btsq	$62, %rax
+	ret
 
 	.section .note.GNU-stack,"",@progbits

@@ -23,11 +23,18 @@
 #define DOM_RSP		9
 #define DOM_CR3		10
 #define DOM_LEAVE_HC	11	/* leave by hypercall with RSI + RDX */
-#define DOM_OPS		12
+#define DOM_VECTORS	12	/* as DOM_SPIN, in SSE registers; what was in them, or'ed */
+#define DOM_OPS		13
 
 #define DOM_SECRET	0x5ec2e75ec2e7	/* in registers while it spins */
 
+#define DOM_PATTERN	0x0ca11e50	/* in the caller's SSE registers */
+
 #ifndef __ASSEMBLER__
+#include "guest.h"
+
+/* drv_call() with DOM_PATTERN in all SSE registers; bit 62: not so afterwards. */
+u64 dom_vector_call(u64 op, u64 a, u64 b, u64 c, u64 door);
 extern char dom_code[];
 #endif
 #endif

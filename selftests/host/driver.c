@@ -109,6 +109,10 @@ static u64 on_event(struct trap_frame *f)
 		}
 		return timer;
 	}
+	u64 xmm;
+
+	asm volatile("movq %%xmm3, %0" : "=r"(xmm));
+	s->xmm |= xmm;
 	s->count++;
 	s->vector = f->vector;
 	s->error = f->error;

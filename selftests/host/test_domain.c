@@ -85,10 +85,13 @@ static int64_t dom_call(const struct dom *d, uint64_t op, uint64_t a, uint64_t b
 	return ret;
 }
 
+static uint32_t dom_flags;
+
 static void describe(struct rdt_domain_desc *desc)
 {
 	*desc = (struct rdt_domain_desc){
 		.size = sizeof(*desc),
+		.flags = dom_flags,
 		.gate_gva = GVA + DOM_GATE_AT,
 		.exit_gva = GVA + PAGE_SIZE + DOM_EXIT_AT,
 		.resume_gva = (uint64_t)drv_resume,
@@ -314,6 +317,31 @@ static void test_events(const struct dom *d)
 	ok(quiet(), "C10 none of it is an alert");
 }
 
+static u64 g_vector_call(u64 op, u64 a, u64 b, u64 door)
+{
+	return dom_vector_call(op, a, b, 0, door);
+}
+
+static void test_vectors(const struct dom *d)
+{
+	uint64_t calls;
+	int64_t wrong = 0;
+
+	is(vcpu_call(v, g_vector_call, DOM_VECTORS, 10, 0, gate(d)), 0, "C6 vector registers: nothing gets in or out");
+	vcpu_must_end(v, "vector registers");
+	memset(seen, 0, sizeof(*seen));
+	vcpu_call(v, g_timer_on, 40000);
+	for (calls = 0; seen->count < 50 && calls < 3000 && !wrong; calls++) {
+		wrong = vcpu_call(v, g_vector_call, DOM_VECTORS, 20000, 0, gate(d));
+		wrong |= !vcpu_must_end(v, "vector registers");
+	}
+	vcpu_call(v, g_timer_off);
+	ok(seen->count >= 50, "C10 interrupts while they are in use (%lu, in %lu calls)", seen->count, calls);
+	is(wrong, 0, "C6 the inside and the caller have their own");
+	is(seen->xmm, DOM_PATTERN, "C6 the handler sees the caller's");
+	ok(quiet(), "C6 none of it is an alert");
+}
+
 /* ---- several, and their end --------------------------------------------------------------- */
 
 static void test_three(struct dom *d)
@@ -384,8 +412,11 @@ int main(void)
 	test_entries(&d[0]);
 	test_shared(&d[0]);
 	test_events(&d[0]);
+	dom_flags = RDT_DOM_VECTOR;
 	build(&d[1], 1, 0x200);
 	seal(&d[1]);
+	test_vectors(&d[1]);
+	dom_flags = 0;
 	build(&d[2], 2, 0x300);
 	seal(&d[2]);
 	test_reaches_out(&d[0], &d[1]);

@@ -222,20 +222,6 @@ void rdt_port_sha256_end(void *sha, rdt_u8 out[32])
 	rdt_port_free(sha);
 }
 
-/* No domain with vector state is sealed: there is no room for it. */
-void *rdt_port_vector_alloc(void *host)
-{
-	return NULL;
-}
-
-void rdt_port_vector_free(void *host, void *room)
-{
-}
-
-void rdt_port_vector(void *hv, void *room, enum rdt_vector op)
-{
-}
-
 rdt_u64 rdt_port_random(void)
 {
 	return get_random_u64();
