@@ -6,6 +6,7 @@
 #include <linux/uaccess.h>
 
 #include <asm/fpu/api.h>
+#include <asm/fpu/xstate.h>
 #include <asm/processor.h>
 
 #include "cpu.h"
@@ -87,11 +88,15 @@ void rdt_port_vector_free(void *host, void *p)
 	rdt_port_free(room);
 }
 
+/*
+ * AMX's tiles are not kept, and so initial afterwards: on another vCPU the guest may have them
+ * switched off, which the kernel's function takes amiss (WARN).
+ */
 static void keep(struct kvm_vcpu *vcpu, struct vectors *room, int whose)
 {
 	room->pkru[whose] = vcpu->arch.pkru;
-	fpu_copy_guest_fpstate_to_uabi(&vcpu->arch.guest_fpu, room->state[whose], room->size, ~0ull,
-				       vcpu->arch.pkru);
+	fpu_copy_guest_fpstate_to_uabi(&vcpu->arch.guest_fpu, room->state[whose], room->size,
+				       ~(u64)XFEATURE_MASK_USER_DYNAMIC, vcpu->arch.pkru);
 }
 
 static void load(struct kvm_vcpu *vcpu, const void *state, u32 pkru)
