@@ -399,7 +399,7 @@ TEST(C5, ShareRefuses)
 		{300, at, 3, einval},
 		{300, at + 0x1000, 2, einval},
 		{300, at + 0x2000, 1, einval},
-		{300, at, 1ull << 40, einval},
+		{300, at, 1ull << 40, efault},
 		{300, p.text_gva(), 1, einval},
 		{300, 0xffffa00000000000, 1, einval},
 		{lay::frames, at, 1, efault},
