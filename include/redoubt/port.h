@@ -78,12 +78,6 @@ rdt_u64 rdt_port_random(void);
 void *rdt_port_page_alloc(void *host);
 void rdt_port_page_free(void *host, void *page);
 
-/*
- * Can the host have domains of ring 3? It must bring a vCPU back that is in ring 0 by its own
- * doing (SYSCALL: no memory is touched) before the core may let it out to its caller.
- */
-int rdt_port_ring3(void);
-
 /* A hash in the making; NULL: no memory. May sleep. end() frees it; @out NULL: nothing else. */
 void *rdt_port_sha256_begin(void);
 void rdt_port_sha256_update(void *sha, const void *data, unsigned long len);
@@ -106,6 +100,15 @@ enum rdt_vector {
 	RDT_VEC_RESUME,		/* keep the caller's, load the inside's */
 };
 void rdt_port_vector(void *hv, void *room, enum rdt_vector op);
+
+/*
+ * The same for CS and SS, and the bases of FS and GS, of a domain of ring 3: initial is CS and SS
+ * as they are, bases of 0. Inside, CS and SS change by SYSCALL and SYSENTER, which touch no memory: so
+ * the vCPU may be in ring 0 when it is brought out, and what is loaded takes it back to ring 3.
+ */
+void *rdt_port_segments_alloc(void *host);
+void rdt_port_segments_free(void *host, void *room);
+void rdt_port_segments(void *hv, void *room, enum rdt_vector op);
 
 /* Raise an event; the host fills in seq, time and vm. Any context that may not sleep too. */
 void rdt_port_event(void *host, struct rdt_event *ev);
@@ -371,6 +374,17 @@ int rdt_core_domain_install(struct rdt_core_vm *vm, rdt_u64 id, rdt_u64 gva, con
  * thread, no event being delivered.
  */
 int rdt_core_evict(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, struct rdt_cpu *cpu) RDT_NOEXCEPT;
+/**
+ * rdt_core_put - the VMM is about to see the vCPU. 1: it was in a domain, and is at its resume stub
+ * (asynchronous exit), or its call has ended with -EPERM and an alert, for @io: there is something
+ * that the VMM is to finish. 0: nothing was to be done. On its own thread; does not sleep.
+ * @soft_len: as in struct rdt_fault, of the event that is under way.
+ */
+int rdt_core_put(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, rdt_u8 soft_len, int io,
+		 struct rdt_cpu *cpu) RDT_NOEXCEPT;
+/* Bytes at an address of the domain that the vCPU is in, for its own thread; how many there are. */
+rdt_u32 rdt_core_read_inside(const struct rdt_core_vm *vm, const struct rdt_core_vcpu *vcpu,
+			     rdt_u64 gva, void *to, rdt_u32 n) RDT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

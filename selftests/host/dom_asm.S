@@ -34,7 +34,8 @@ bad:	movq	$-22, %rax
 	.balign	4
 table:	.long	add - table, store - table, load - table, jump - table, regs - table
 	.long	spin - table, stop - table, event - table, measure - table, stack - table
-	.long	cr3 - table, leave - table, vectors - table
+	.long	cr3 - table, leave - table, vectors - table, wait - table, int3_ - table
+	.long	int_ - table, syscall_ - table, sysenter_ - table, segments - table
 
 add:	leaq	(%rsi, %rdx), %rax
 	jmp	out
@@ -61,15 +62,50 @@ stack:	movq	%rsp, %rax
 cr3:	movq	%cr3, %rax
 	jmp	out
 stop:	movq	%rdx, %r8
-	movq	%rsi, %rdi
 	movl	$PORT_STOP, %edx
 	movb	$STOP_SYNC, %al
 	outb	%al, %dx
 	leaq	(%rsi, %r8), %rax
 	jmp	out
 
+wait:	movq	$1, (%rsi)
+1:	pause
+	cmpq	$2, (%rsi)
+	jne	1b
+	movq	%rdx, %rax
+	jmp	out
+int3_:	int3
+	leaq	(%rsi, %rdx), %rax
+	jmp	out
+int_:	int	$0x90
+	leaq	(%rsi, %rdx), %rax
+	jmp	out
+syscall_:
+	movabsq	$DOM_SECRET, %rbx
+	syscall
+	jmp	bad
+sysenter_:
+	movabsq	$DOM_SECRET, %rbx
+	sysenter
+	jmp	bad
+segments:
+	rdfsbase %rax
+	rdgsbase %rbx
+	wrfsbase %rsi
+	wrgsbase %rsi
+	orq	%rbx, %rax
+	jmp	out
+
+	/* What ring 3 cannot do, and need not. */
+	.macro	irqs insn
+	cmpb	$0, user(%rip)
+	jne	77f
+	\insn
+77:
+	.endm
+
 	/* Each round goes by the stack: an interrupt finds the secret everywhere. */
-spin:	sti
+spin:	irqs	sti
 	movq	%rsi, %rax
 	movabsq	$DOM_SECRET, %rbx
 	movq	%rbx, %rcx
@@ -90,7 +126,7 @@ spin:	sti
 	addq	$1, %rbx
 	decq	%rax
 	jnz	1b
-	cli
+	irqs	cli
 	orq	%rdx, %rcx
 	orq	%rsi, %rcx
 	orq	%rdi, %rcx
@@ -127,10 +163,10 @@ vectors:
 	movabsq	$DOM_SECRET, %rbx
 	movq	%rbx, %xmm0
 	all_xmm	movdqa, 0
-	sti
+	irqs	sti
 1:	decq	%rsi
 	jnz	1b
-	cli
+	irqs	cli
 	all_xmm	por, 1
 	movq	%xmm0, %rax
 	subq	%rbx, %rax
@@ -154,9 +190,11 @@ measure:
 3:	movq	%rbx, %rax
 	jmp	out
 
-	.globl	dom_intel		/* the host writes it before it makes a domain */
+	.globl	dom_intel, dom_user	/* the host writes them before it makes a domain */
 dom_intel:
 intel:	.byte	0
+dom_user:
+user:	.byte	0
 	.balign	4096, 0xcc
 
 	.text

@@ -116,6 +116,9 @@ static u64 on_event(struct trap_frame *f)
 	s->count++;
 	s->vector = f->vector;
 	s->error = f->error;
+	s->cs = f->cs;
+	s->ss = f->ss;
+	s->fs_base = guest_rdmsr(0xc0000100);
 	s->cr2 = cpu->cr2;
 	s->token = f->rdi;
 	s->wrong_rip += f->rip != (u64)drv_resume;
@@ -128,7 +131,7 @@ static u64 on_event(struct trap_frame *f)
 		guest_wrmsr(X2APIC_EOI, 0);
 		rearm();
 	}
-	if (f->vector == 0 || f->vector == 6)
+	if (f->vector == 0 || f->vector == 6 || f->vector == 13)
 		f->rip = (u64)drv_drop;
 	if (f->vector == 14) {
 		/* Its page tables are its own: it has to map the page itself. */

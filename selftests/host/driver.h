@@ -68,6 +68,7 @@ struct drv_seen {
 	u64 leaked;			/* registers that were not zero, or'ed */
 	u64 wrong_flags;
 	u64 xmm;			/* what the handler found in XMM3, or'ed */
+	u64 cs, ss, fs_base;		/* of the last */
 	u64 token;			/* of the last */
 	u64 park;			/* set: the handler stops with it, see g_take_over() */
 };

@@ -9,6 +9,7 @@ _Static_assert(offsetof(struct guest_cpu, user_rsp) == CPU_USER_RSP, "trap.S");
 struct guest_cpu guest_cpus[GUEST_MAX_VCPUS];
 bool guest_is_intel;
 
+#define IF	(1ul << 9)
 #define RF	(1ul << 16)
 
 extern const char guest_user_return[], guest_vectors[];
@@ -35,6 +36,7 @@ void guest_trap(struct trap_frame *f)
 		f->rip = (u64)guest_user_return;
 		f->cs = SEL_CODE0;
 		f->ss = SEL_DATA0;
+		f->rflags &= ~IF;
 		return;
 	}
 	if (cpu->on_trap && cpu->on_trap(f))

@@ -3,9 +3,13 @@
  * Protection domains (lines C): a domain's memory for everybody else, the way in and out
  * of it, events that strike inside, several at once, and their end.
  */
+#include <cpuid.h>
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #include "domain.h"
 #include "driver.h"
@@ -31,8 +35,6 @@
 #define PAGES	(DOM_CODE_PAGES + 2 + SLOTS)
 #define TABLES	0x20000ul
 #define TABLE_PAGES 8
-
-extern char dom_intel;
 
 static struct vm *vm;
 static struct vcpu *v, *v1;
@@ -87,6 +89,11 @@ static int64_t dom_call(const struct dom *d, uint64_t op, uint64_t a, uint64_t b
 
 static uint32_t dom_flags;
 
+static uint64_t shared_of(const struct dom *d)
+{
+	return SHARED + (d->gpa - DOMS) / DOM_SIZE % 2 * PAGE_SIZE;
+}
+
 static void describe(struct rdt_domain_desc *desc)
 {
 	*desc = (struct rdt_domain_desc){
@@ -115,6 +122,7 @@ static void build(struct dom *d, int nr, uint64_t word)
 	d->gpa = DOMS + nr * DOM_SIZE;
 	memcpy(vm_host(vm, d->gpa), dom_code, DOM_CODE_PAGES * PAGE_SIZE);
 	*(uint8_t *)vm_host(vm, d->gpa + (&dom_intel - dom_code)) = guest_is_intel;
+	*(uint8_t *)vm_host(vm, d->gpa + (&dom_user - dom_code)) = !!(dom_flags & RDT_DOM_USER);
 	memset(vm_host(vm, d->gpa + DATA), 0, 4 * PAGE_SIZE);
 	*(uint64_t *)vm_host(vm, d->gpa + DATA) = word;
 	describe(vm_host(vm, DESC));
@@ -125,7 +133,7 @@ static void build(struct dom *d, int nr, uint64_t word)
 	is(add(d, 2 * PAGE_SIZE, 1, RDT_DOM_TEXT), 0, "C2 its code");
 	is(add(d, DATA, 2 + SLOTS, RDT_DOM_DATA), 0, "C2 its data and stacks");
 	is(add(d, TABLES, TABLE_PAGES, RDT_DOM_TABLE), 0, "C2 frames for its tables");
-	is(hc(RDT_HC_DOM_SHARE, d->id, SHARED + nr % 2 * PAGE_SIZE, WINDOW, 1), 0, "C5 a shared page");
+	is(hc(RDT_HC_DOM_SHARE, d->id, shared_of(d), WINDOW, 1), 0, "C5 a shared page");
 }
 
 static void seal(struct dom *d)
@@ -286,10 +294,193 @@ static void test_shared(const struct dom *d)
 	is(vm_u64(vm, SHARED + 8), 0xbeef, "C5 is there");
 }
 
+/* ---- what the VMM sees of a vCPU -------------------------------------------------------- */
+
+static bool comes(const volatile uint64_t *word, uint64_t value)
+{
+	for (int i = 0; i < 20000 && *word != value; i++)
+		usleep(1000);
+	return *word == value;
+}
+
+/* On a thread of its own, until end_inside(): its result is 42. */
+static void start_inside(struct vcpu *who, const struct dom *d)
+{
+	uint64_t *word = vm_host(vm, shared_of(d));
+
+	*word = 0;
+	vcpu_start(who, g_drv_call, DOM_WAIT, WINDOW, 42, gate(d));
+	ok(comes(word, 1), "vCPU %d is inside", who->id);
+}
+
+static int64_t end_inside(struct vcpu *who)
+{
+	int64_t ret;
+
+	for (int i = 0; i < 2; i++)
+		*(uint64_t *)vm_host(vm, SHARED + i * PAGE_SIZE) = 2;
+	ret = vcpu_join(who);
+	vcpu_must_end(who, "from inside");
+	return ret;
+}
+
+static void on_alarm(int nr)
+{
+}
+
+static bool has_secret(const struct kvm_regs *regs)
+{
+	const uint64_t *r64 = (const uint64_t *)regs;
+	bool has = false;
+
+	for (unsigned int i = 0; i < sizeof(*regs) / 8; i++)
+		has |= r64[i] - DOM_SECRET < 1ul << 32;
+	return has;
+}
+
+static void test_vmm_looks(const struct dom *d)
+{
+	struct itimerval off = {}, soon = {};
+	unsigned int found = 0, inside = 0, n;
+	struct rdt_event ev;
+	struct kvm_regs regs;
+
+	/* The door is taken in the guest; what stops the vCPU is a signal to this thread. */
+	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	for (n = 0; n < 30; n++) {
+		vcpu_prepare(v, g_drv_call, DOM_SPIN, 3000000, 0, gate(d));
+		v->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+		soon.it_value.tv_usec = 2000 + n * 300;
+		setitimer(ITIMER_REAL, &soon, NULL);
+		vcpu_run(v);
+		setitimer(ITIMER_REAL, &off, NULL);
+		vcpu_regs(v, &regs);
+		found += has_secret(&regs) || has_secret(&v->run->s.regs.regs);
+		inside += regs.rip == (uint64_t)drv_resume;
+		v->run->kvm_valid_regs = 0;
+		if (vcpu_resume(v) != 3000000)
+			break;
+	}
+	is(n, 30, "C5 a signal to who is inside: the result is right");
+	vcpu_must_end(v, "signals");
+	is(found, 0, "C5 KVM_GET_REGS shows nothing of the inside");
+	ok(inside > 5, "C5 but the resume stub (%u of %u)", inside, n);
+	is(rdt_info(r).slots_busy, 0, "C5 no slot is lost");
+	ok(quiet(), "C5 none of it is an alert");
+	/* What the VMM is to finish: it does not go on. */
+	vcpu_call(v, g_drv_call, DOM_IO, 20, 22, gate(d));
+	vcpu_regs(v, &regs);
+	is(v->exit, KVM_EXIT_IO, "C5 OUT inside");
+	is(regs.rip, (uint64_t)drv_back, "C5 OUT inside: ends the call");
+	is(vcpu_resume(v), -EPERM, "C5 OUT inside: with an error");
+	vcpu_must_end(v, "OUT inside");
+	ok(rdt_next(r, &ev) && ev.type == RDT_EV_GATE && ev.code == RDT_GATE_IO && quiet(), "C5 OUT inside: an alert");
+}
+
+/* ---- ring 3 ----------------------------------------------------------------------------- */
+
+struct user_call {
+	u64 op, a, b, gate, cs;
+};
+static struct user_call user_calls[GUEST_MAX_VCPUS];
+
+static u64 u_call(u64 arg)
+{
+	struct user_call *c = (void *)arg;
+	u64 ret = drv_call(c->op, c->a, c->b, 0, c->gate);
+
+	asm volatile("movl %%cs, %%ecx; movq %%rcx, %0" : "=m"(c->cs) : : "rcx");
+	return ret;
+}
+
+static u64 g_user_call(u64 op, u64 a, u64 b, u64 gate_at)
+{
+	struct user_call *c = &user_calls[this_cpu()->id];
+
+	*c = (struct user_call){ op, a, b, gate_at, 0 };
+	return guest_user_call(u_call, (u64)c);
+}
+
+/* Where SYSCALL and SYSENTER go, in the guest; FS.base, which is the caller's. */
+static u64 g_kernel_entries(u64 fs_base, u64 fsgsbase)
+{
+	guest_wrmsr(0xc0000080, guest_rdmsr(0xc0000080) | 1);
+	guest_wrmsr(0xc0000081, (u64)SEL_CODE0 << 32 | (u64)(SEL_DATA3 - 8) << 48);
+	guest_wrmsr(0xc0000082, (u64)drv_resume);
+	guest_wrmsr(0xc0000084, 0x700);
+	guest_wrmsr(0x174, SEL_CODE0);
+	guest_wrmsr(0x175, GUEST_FREE);
+	guest_wrmsr(0x176, (u64)drv_resume);
+	guest_wrmsr(0xc0000100, fs_base);
+	if (fsgsbase)
+		asm volatile("movq %%cr4, %%rax; btsq $16, %%rax; movq %%rax, %%cr4" : : : "rax");
+	return 0;
+}
+
+static int64_t user_call(const struct dom *d, uint64_t op, uint64_t a, uint64_t b)
+{
+	int64_t ret = vcpu_call(v, g_user_call, op, a, b, gate(d));
+
+	vcpu_must_end(v, "a call of ring 3");
+	return ret;
+}
+
+static void test_user(const struct dom *d, const struct dom *kernels)
+{
+	struct user_call *c = vm_var(vm, user_calls[v->id]);
+	unsigned int a, b, fsgsbase, e;
+	struct rdt_event ev;
+	uint64_t calls;
+	int wrong = 0;
+
+	__cpuid_count(7, 0, a, fsgsbase, b, e);
+	fsgsbase &= 1;
+	vcpu_call(v, g_kernel_entries, 0xf5ba5e000, fsgsbase);
+	is(user_call(d, DOM_ADD, 40, 2), 42, "C6 ring 3: in and out");
+	is(c->cs, SEL_CODE3, "C6 ring 3: and still there");
+	is(user_call(d, DOM_REGS, 0, 0), 0, "C6 ring 3: nothing but arguments gets in");
+	is(user_call(d, DOM_LEAVE_HC, 40, 3), 43, "C6 ring 3: out by hypercall");
+	ok(user_call(d, DOM_MEASURE, 0, 0) != 0, "C7 ring 3: the inside measures itself");
+	is(user_call(d, DOM_LOAD, GVA + DATA, 0), 0x400, "C2 ring 3: its data");
+	ok(quiet(), "C6 ring 3: none of it is an alert");
+	/* Each ring has its own doors. */
+	is(dom_call(d, DOM_ADD, 1, 1), -EPERM, "C6 ring 0 into a domain of ring 3");
+	ok(rdt_next(r, &ev) && ev.type == RDT_EV_GATE && ev.code == RDT_GATE_BAD_CPL, "C6 an alert");
+	is(user_call(kernels, DOM_ADD, 1, 1), -EPERM, "C6 ring 3 into a domain of ring 0");
+	ok(rdt_next(r, &ev) && ev.type == RDT_EV_GATE && ev.code == RDT_GATE_BAD_CPL, "C6 an alert");
+	is(user_call(d, DOM_CR3, 0, 0), -EFAULT, "C6 ring 3: what is for ring 0 is an exception");
+	/* Ring 0 without a touch of memory: what comes next is refused, and ring 3 gets the error. */
+	for (int i = 0; i < 1 + guest_is_intel; i++) {
+		rdt_drain(r);
+		is(user_call(d, i ? DOM_SYSENTER : DOM_SYSCALL, 0, 0), -EPERM, "C6 %s inside", i ? "SYSENTER" : "SYSCALL");
+		is(c->cs, SEL_CODE3, "C6 it ends in ring 3");
+		ok(!quiet(), "C6 an alert");
+	}
+	if (fsgsbase) {
+		is(user_call(d, DOM_SEGMENTS, 0x5ec2e7, 0), 0, "C6 the caller's FS and GS do not get in");
+		is(vcpu_call(v, g_rdmsr, 0xc0000100), 0xf5ba5e000, "C6 nor the inside's out");
+	}
+	/* Events. */
+	memset(seen, 0, sizeof(*seen));
+	is(user_call(d, DOM_EVENT, 0, 0), -EFAULT, "C10 ring 3: an exception inside");
+	is(seen->vector, 6, "C10 ring 3: its vector");
+	ok(seen->cs == SEL_CODE3 && seen->ss == SEL_DATA3 && seen->fs_base == 0xf5ba5e000,
+	   "C10 ring 3: it is the caller's segments that the handler sees");
+	vcpu_call(v, g_timer_on, 40000);
+	for (calls = 0; seen->count < 60 && calls < 3000 && !wrong; calls++)
+		wrong += user_call(d, DOM_SPIN, 2000, 0) != 2000;
+	vcpu_call(v, g_timer_off);
+	ok(seen->count >= 60, "C10 ring 3: interrupts inside (%lu, in %lu calls)", seen->count, calls);
+	is(wrong, 0, "C10 ring 3: every result is right");
+	is(seen->leaked | seen->wrong_rip | seen->wrong_flags, 0, "C10 ring 3: the handler saw nothing of the inside");
+	ok(quiet(), "C10 ring 3: none of it is an alert");
+}
+
 /* ---- events inside --------------------------------------------------------------------- */
 
 static void test_events(const struct dom *d)
 {
+	struct kvm_msi nmi = { .address_lo = 0xfee00000 | v->id << 12, .data = 0x4400 };
 	uint64_t calls;
 	int wrong = 0;
 
@@ -299,13 +490,19 @@ static void test_events(const struct dom *d)
 	is(seen->vector, 6, "C10 its vector");
 	is(seen->leaked | seen->wrong_rip | seen->wrong_flags, 0, "C10 and nothing of the inside");
 	for (int i = 1; i <= 3; i++) {
-		vcpu_call(v, g_drv_call, DOM_STOP, 20, 22, gate(d));
-		is(v->stop, STOP_SYNC, "C10 NMI %d: inside", i);
-		ioctl(v->fd, KVM_NMI);
-		is(vcpu_resume(v), 42, "C10 NMI %d: the result", i);
-		vcpu_must_end(v, "NMI");
-		is(seen->vector, 2, "C10 NMI %d: the handler ran", i);
+		seen->vector = 0;
+		start_inside(v, d);
+		is(ioctl(vm->fd, KVM_SIGNAL_MSI, &nmi), 1, "C10 NMI %d: sent to one inside", i);
+		ok(comes(&seen->vector, 2), "C10 NMI %d: the handler runs", i);
+		is(end_inside(v), 42, "C10 NMI %d: the result", i);
 	}
+	/* Events that are instructions: done when the thread goes on. */
+	for (int i = 0; i < 2; i++) {
+		seen->vector = 0;
+		is(dom_call(d, i ? DOM_INT : DOM_INT3, 20, 22), 42, "C10 int %#x: it goes on behind", i ? 0x90 : 3);
+		is(seen->vector, i ? 0x90 : 3, "C10 int %#x: the handler ran", i ? 0x90 : 3);
+	}
+	is(seen->leaked | seen->wrong_rip | seen->wrong_flags, 0, "C10 and saw nothing of the inside");
 	memset(seen, 0, sizeof(*seen));
 	vcpu_call(v, g_timer_on, 40000);
 	for (calls = 0; seen->count < 100 && calls < 3000 && !wrong; calls++)
@@ -349,13 +546,12 @@ static void test_three(struct dom *d)
 	int64_t ret;
 
 	/* The second vCPU is inside the second one while the first goes into the others. */
-	vcpu_call(v1, g_drv_call, DOM_STOP, 1, 2, gate(&d[1]));
-	is(v1->stop, STOP_SYNC, "C1 one inside the second");
+	start_inside(v1, &d[1]);
 	is(dom_call(&d[0], DOM_ADD, 3, 4), 7, "C1 one inside the first");
 	is(dom_call(&d[2], DOM_LOAD, GVA + DATA, 0), 0x300, "C1 and the third");
 	is(hc(RDT_HC_DOM_DESTROY, d[1].id, 0, 0, 0), -EAGAIN, "C8 the second is not to go now");
 	is(hc(RDT_HC_DOM_ENTER, d[1].id, 0, 0, 0), -ENOENT, "C8 but nobody gets in any more");
-	ret = vcpu_resume(v1);
+	ret = vcpu_join(v1);
 	vcpu_must_end(v1, "put out of its domain");
 	is(ret, -ENOENT, "C8 who was inside is put out");
 	is(hc(RDT_HC_DOM_DESTROY, d[1].id, 0, 0, 0), 0, "C8 now it goes");
@@ -411,7 +607,14 @@ int main(void)
 	test_vmm_writes(&d[0]);
 	test_entries(&d[0]);
 	test_shared(&d[0]);
+	test_vmm_looks(&d[0]);
 	test_events(&d[0]);
+	dom_flags = RDT_DOM_USER;
+	build(&d[1], 1, 0x400);
+	seal(&d[1]);
+	test_user(&d[1], &d[0]);
+	is(hc(RDT_HC_DOM_DESTROY, d[1].id, 0, 0, 0), 0, "C8 ring 3: it goes");
+	rdt_drain(r);
 	dom_flags = RDT_DOM_VECTOR;
 	build(&d[1], 1, 0x200);
 	seal(&d[1]);

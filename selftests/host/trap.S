@@ -69,7 +69,7 @@ trap:
 	addq	$16, %rsp
 	iretq
 
-/* u64 guest_user_call(u64 (*fn)(u64), u64 arg); int 0x81 brings it back. */
+/* u64 guest_user_call(u64 (*fn)(u64), u64 arg), interrupts on; int 0x81 brings it back. */
 	.globl guest_user_call
 guest_user_call:
 	pushq	%rbx
@@ -85,7 +85,7 @@ guest_user_call:
 	andq	$-16, %rdx
 	pushq	$SEL_DATA3
 	pushq	%rdx
-	pushq	$2
+	pushq	$0x202
 	pushq	$SEL_CODE3
 	leaq	1f(%rip), %rdx
 	pushq	%rdx

@@ -322,11 +322,6 @@ void rdt_port_page_free(void *host, void *page)
 	of(host).page_free(page);
 }
 
-int rdt_port_ring3(void)
-{
-	return 1;
-}
-
 void *rdt_port_vector_alloc(void *host)
 {
 	return of(host).vector_alloc();
@@ -337,11 +332,9 @@ void rdt_port_vector_free(void *host, void *room)
 	of(host).vector_free(room);
 }
 
-void rdt_port_vector(void *hv, void *room, rdt_vector op)
+static void swap(redoubt::u64 &live, MockHost::Room &r, rdt_vector op)
 {
-	rdt_u64 initial = 0;
-	redoubt::u64 &live = static_cast<MockHv *>(hv)->vector;
-	auto &r = *static_cast<MockHost::Room *>(room);
+	const redoubt::u64 initial = 0;
 
 	switch (op) {
 	case RDT_VEC_ENTER:
@@ -360,6 +353,26 @@ void rdt_port_vector(void *hv, void *room, rdt_vector op)
 		live = r.inside;
 		break;
 	}
+}
+
+void rdt_port_vector(void *hv, void *room, rdt_vector op)
+{
+	swap(static_cast<MockHv *>(hv)->vector, *static_cast<MockHost::Room *>(room), op);
+}
+
+void *rdt_port_segments_alloc(void *host)
+{
+	return of(host).vector_alloc();
+}
+
+void rdt_port_segments_free(void *host, void *room)
+{
+	of(host).vector_free(room);
+}
+
+void rdt_port_segments(void *hv, void *room, rdt_vector op)
+{
+	swap(static_cast<MockHv *>(hv)->segments, *static_cast<MockHost::Room *>(room), op);
 }
 
 static std::atomic<long> hashes;

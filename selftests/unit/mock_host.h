@@ -153,6 +153,7 @@ private:
 struct MockHv {
 	std::map<u64, gpa_t> pages;
 	u64 vector = 0; /* live vector state */
+	u64 segments = 0; /* and segments */
 
 	void map(u64 gva, gpa_t gpa)
 	{

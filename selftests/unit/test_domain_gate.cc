@@ -406,6 +406,7 @@ TEST(C10, AsynchronousExitAndResume)
 				Cpu &c = w[0], &o = w[back_on];
 
 				c.hv.vector = 0xca11e4;
+				c.hv.segments = 0x33;
 				ASSERT_EQ(DomWorld::enter_gate(c, p), RDT_V_RESUME);
 				const Regs caller = Regs::numbered(1); /* vCPU 0's, as made */
 				Regs thread = Regs::numbered(0xdef);
@@ -413,6 +414,10 @@ TEST(C10, AsynchronousExitAndResume)
 				thread.rip = p.text_gva() + 7;
 				thread.rflags = 0xad7;
 				c.regs = thread;
+				/* SYSCALL in there, its handler nowhere: an event strikes in ring 0. */
+				c.hv.segments = 0x10;
+				if (flags & RDT_DOM_USER)
+					c.regs.rflags &= ~0x200ull;
 				if (vec)
 					c.hv.vector = 0x5ec2e7;
 				FaultOpts f;
@@ -430,6 +435,7 @@ TEST(C10, AsynchronousExitAndResume)
 				stub.rflags = 0x202;
 				EXPECT_TRUE(c.regs == stub);
 				EXPECT_EQ(c.hv.vector, 0xca11e4u) << "the process's, to be switched away with it";
+				EXPECT_EQ(c.hv.segments, flags & RDT_DOM_USER ? 0x33u : 0x10u);
 				EXPECT_EQ(c.view(), RDT_VIEW_ROOT);
 				EXPECT_EQ(w.info(2).aexits, 1u);
 

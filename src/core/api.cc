@@ -300,6 +300,17 @@ int rdt_core_evict(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_cpu *cpu) noexcept
 	return vm->vm.evict(vcpu->vcpu, *cpu);
 }
 
+int rdt_core_put(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_u8 soft_len, int io, rdt_cpu *cpu) noexcept
+{
+	return vm->vm.put(vcpu->vcpu, *cpu, soft_len, io);
+}
+
+rdt_u32 rdt_core_read_inside(const rdt_core_vm *vm, const rdt_core_vcpu *vcpu, rdt_u64 gva, void *to,
+			     rdt_u32 n) noexcept
+{
+	return vm->vm.read_inside(vcpu->vcpu, gva, to, n);
+}
+
 void rdt_core_info(rdt_core_vm *vm, rdt_vm_info *info) noexcept
 {
 	vm->vm.info(*info);

@@ -79,8 +79,6 @@ s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 	if (d && desc && sha) {
 		if (rdt_port_read(host_, gpa, desc, sizeof(*desc))) {
 			result = hc_efault;
-		} else if (desc->flags & RDT_DOM_USER && !rdt_port_ring3()) {
-			result = hc_eopnotsupp;
 		} else if (const char *wrong = d->create(*desc, view, cpu.va_bits,
 							 domains_->epochs + 1, sha)) {
 			rdt_port_log(host_, wrong, gpa, 0);
@@ -244,15 +242,9 @@ s64 Vm::domain_seal(u64 id, const rdt_cpu &cpu)
 
 	if (err)
 		return err;
-	for (u32 i = 0; d->flags & RDT_DOM_VECTOR && i < d->gate.slots; i++) {
-		Slot &s = d->slots[i];
-
-		/* From a try before this there may be one. */
-		if (!s.vector)
-			s.vector = rdt_port_vector_alloc(host_);
-		if (!s.vector)
+	for (u32 i = 0; i < d->gate.slots; i++)
+		if (!d->make_room(d->slots[i], host_))
 			return hc_enomem;
-	}
 	err = guest_error(d->build(domains_->map));
 	if (err)
 		return err;
@@ -405,6 +397,31 @@ s64 Vm::domain_install(u64 id, u64 gva, const void *value, u32 len)
 		}
 	report_domain(RDT_DOM_EV_INSTALLED, d, nullptr);
 	return 0;
+}
+
+/* Who is inside keeps all of it where it is: no lock. */
+u32 Vm::read_inside(const Vcpu &v, u64 gva, void *to, u32 n) const
+{
+	u32 done = 0;
+
+	if (!v.inside || !v.inside->gate.domain)
+		return 0;
+	while (done < n) {
+		const u64 at = (gva + done) & (page_size - 1);
+		const u32 part = min_of(n - done, static_cast<u32>(page_size - at));
+		gfn_t gfn;
+
+		if (!static_cast<Domain *>(v.inside)->walk(domains()->map, gva + done, &gfn))
+			break;
+
+		const Owner o = domains()->map.find(gfn);
+
+		if (o.view() != v.view || o.kind() == RDT_DOM_TABLE)
+			break;
+		__builtin_memcpy(static_cast<u8 *>(to) + done, static_cast<const u8 *>(o.page()) + at, part);
+		done += part;
+	}
+	return done;
 }
 
 s64 Vm::domain_set_quota(const rdt_domain_quota &q)

@@ -109,6 +109,8 @@ public:
 	/* Building -> Sealed is the caller's. */
 	void measured();
 
+	/* For what the host swaps on a crossing. From a try before this there may be some. */
+	[[nodiscard]] bool make_room(Slot &s, void *host) const;
 	/* Gives up what is not pages. Nobody is inside, nobody can get in. */
 	void bury(void *host);
 

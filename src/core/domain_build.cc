@@ -189,6 +189,15 @@ void Domain::measured()
 	sha_ = nullptr;
 }
 
+bool Domain::make_room(Slot &s, void *host) const
+{
+	if (flags & RDT_DOM_VECTOR && !s.vector)
+		s.vector = rdt_port_vector_alloc(host);
+	if (flags & RDT_DOM_USER && !s.segments)
+		s.segments = rdt_port_segments_alloc(host);
+	return (s.vector || !(flags & RDT_DOM_VECTOR)) && (s.segments || !(flags & RDT_DOM_USER));
+}
+
 void Domain::bury(void *host)
 {
 	for (u32 i = 0; i < gate.slots; i++) {
@@ -198,7 +207,9 @@ void Domain::bury(void *host)
 		scrub(&s.caller, sizeof(s.caller));
 		if (s.vector)
 			rdt_port_vector_free(host, s.vector);
-		s.vector = nullptr;
+		if (s.segments)
+			rdt_port_segments_free(host, s.segments);
+		s.vector = s.segments = nullptr;
 	}
 	if (sha_)
 		rdt_port_sha256_end(sha_, nullptr);

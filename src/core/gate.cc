@@ -18,6 +18,24 @@ enum Gpr { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r
 constexpr u64 rflags_fixed = 1u << 1, rflags_if = 1u << 9;
 constexpr u64 insn_len = 3; /* vmcall, vmmcall */
 
+/* What the host swaps on each crossing of a domain, besides general registers and flags. */
+void swap_state(Vcpu &v, const Slot &s, rdt_vector op)
+{
+	if (s.vector)
+		rdt_port_vector(v.hv, s.vector, op);
+	if (s.segments)
+		rdt_port_segments(v.hv, s.segments, op);
+}
+
+/*
+ * IF in ring 3 is its kernel's to say. What the inside has of it is not: SYSCALL in there
+ * clears it, and touches no memory that would be refused.
+ */
+u64 flags_of(u64 rflags, u8 cpl, u64 callers)
+{
+	return cpl ? (rflags & ~rflags_if) | (callers & rflags_if) : rflags;
+}
+
 void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 {
 	cpu.view = view;
@@ -40,8 +58,7 @@ void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 		g[n] = 0;
 	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS;
-	if (s.vector)
-		rdt_port_vector(v.hv, s.vector, RDT_VEC_ENTER);
+	swap_state(v, s, RDT_VEC_ENTER);
 }
 
 } // namespace
@@ -196,12 +213,12 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 		report_gate(cpu, RDT_GATE_NOT_INSIDE);
 		return hc_eperm;
 	}
-	return v.slot->vector ? out_with_vector(v, cpu, result) : out(v, cpu, result);
+	return v.inside->gate.domain ? out_of_domain(v, cpu, result) : out(v, cpu, result);
 }
 
-[[gnu::noinline]] s64 Vm::out_with_vector(Vcpu &v, rdt_cpu &cpu, u64 result)
+[[gnu::noinline]] s64 Vm::out_of_domain(Vcpu &v, rdt_cpu &cpu, u64 result)
 {
-	rdt_port_vector(v.hv, v.slot->vector, RDT_VEC_LEAVE);
+	swap_state(v, *v.slot, RDT_VEC_LEAVE);
 	return out(v, cpu, result);
 }
 
@@ -263,15 +280,13 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 
 	u64 token = in->slots.token(s, rdt_port_random()), stub = in->gate.resume_gva;
 	u64 caller_rsp = s->caller.rsp, caller_cr3 = s->caller.cr3;
-	void *vector = s->vector;
+	u64 flags = flags_of(cpu.rflags, in->gate.cpl, s->caller.rflags);
 
-	if (vector)
-		rdt_port_vector(v.hv, vector, RDT_VEC_AEX);
+	swap_state(v, *s, RDT_VEC_AEX);
 	__atomic_fetch_add(&in->aexits, 1, __ATOMIC_RELAXED);
 	/* From here on the slot may be another vCPU's. */
 	if (!s->aexit(token)) {
-		if (vector)
-			rdt_port_vector(v.hv, vector, RDT_VEC_RESUME);
+		swap_state(v, *s, RDT_VEC_RESUME);
 		__atomic_fetch_sub(&in->aexits, 1, __ATOMIC_RELAXED);
 		for (unsigned n = 0; n < 16; n++)
 			cpu.gpr[n] = c.gpr[n];
@@ -279,7 +294,7 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 		return false;
 	}
 	cpu.gpr[rdi] = token;
-	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
+	cpu.rflags = rflags_fixed | (flags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS;
 	go(cpu, view_root, stub, caller_rsp, caller_cr3);
 	v.inside = nullptr;
@@ -340,11 +355,10 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 	s->caller.cr3 = cpu.cr3;
 	for (unsigned n = 0; n < 16; n++)
 		cpu.gpr[n] = c.gpr[n];
-	cpu.rflags = c.rflags;
+	cpu.rflags = flags_of(c.rflags, in->gate.cpl, cpu.rflags);
 	cpu.dirty |= RDT_CPU_RFLAGS;
 	go(cpu, in->gate.view, c.rip, c.gpr[rsp], c.cr3);
-	if (s->vector)
-		rdt_port_vector(v.hv, s->vector, RDT_VEC_RESUME);
+	swap_state(v, *s, RDT_VEC_RESUME);
 	v.inside = in;
 	v.slot = s;
 	v.view = in->gate.view;
@@ -359,6 +373,18 @@ Inside *Vm::inside_of(u64 token)
 	Domain *d = ds && is_domain(view) ? load_acquire(ds->at[view]) : nullptr;
 
 	return d ? static_cast<Inside *>(d) : load_acquire(integrity_);
+}
+
+/* What the VMM sees of a vCPU is not the inside of a domain. */
+bool Vm::put(Vcpu &v, rdt_cpu &cpu, u8 soft_len, bool io)
+{
+	if (!v.inside || !v.inside->gate.domain)
+		return false;
+	if (!io)
+		return aexit(v, cpu, soft_len);
+	report_gate(cpu, RDT_GATE_IO);
+	leave(v, cpu, static_cast<u64>(hc_eperm));
+	return true;
 }
 
 /* The domain is to go: so is whoever is in it. */

@@ -110,7 +110,8 @@ public:
 	Context context;
 	Caller caller;
 	u64 stack_top;
-	void *vector; /* the host's room for vector states; nullptr: they pass */
+	/* The host's room for what it swaps; nullptr: it passes. */
+	void *vector, *segments;
 
 private:
 	/* Free is any word without these bits. */

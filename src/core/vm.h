@@ -84,6 +84,8 @@ public:
 	s64 leave(Vcpu &v, rdt_cpu &cpu, u64 result);
 	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
+	bool put(Vcpu &v, rdt_cpu &cpu, u8 soft_len, bool io);
+	u32 read_inside(const Vcpu &v, u64 gva, void *to, u32 n) const;
 	s64 hypercall_enter(Vcpu &v, rdt_cpu &cpu);
 	void report_gate(const rdt_cpu &cpu, u8 code);
 	[[nodiscard]] rdt_door at_door(Vcpu &v, gfn_t gfn) const;
@@ -133,7 +135,7 @@ public:
 
 private:
 	s64 out(Vcpu &v, rdt_cpu &cpu, u64 result);
-	s64 out_with_vector(Vcpu &v, rdt_cpu &cpu, u64 result);
+	s64 out_of_domain(Vcpu &v, rdt_cpu &cpu, u64 result);
 	bool rule_of(gfn_t gfn, Rule *out);
 	u8 find_action(gfn_t gfn, Rule *out);
 	[[nodiscard]] const Integrity *integrity() const
@@ -245,7 +247,6 @@ enum : s64 {
 	hc_euclean = -117,
 	hc_enospc = -28,
 	hc_edquot = -122,
-	hc_eopnotsupp = -95,
 };
 
 } // namespace redoubt

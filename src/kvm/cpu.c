@@ -96,13 +96,13 @@ void rdt_cpu_load(struct kvm_vcpu *vcpu, u8 view, struct rdt_cpu *cpu)
 	cpu->cr3 = cr3_read(vcpu);
 	if (rdt_is_vmx) {
 		cpu->idt_base = vmread(GUEST_IDTR_BASE);
-		cpu->cpl = (vmread(GUEST_SS_AR_BYTES) >> 5) & 3;
+		cpu->cpl = rdt_cpu_cpl(vcpu);
 		code64 = vmread(GUEST_CS_AR_BYTES) & BIT(13);
 	} else {
 		struct vmcb_save_area *save = &vmcb_of(vcpu)->save;
 
 		cpu->idt_base = save->idtr.base;
-		cpu->cpl = save->cpl;
+		cpu->cpl = rdt_cpu_cpl(vcpu);
 		code64 = save->cs.attrib & SVM_SELECTOR_L_MASK;
 	}
 	code64 = code64 && (vcpu->arch.efer & EFER_LMA);
@@ -131,6 +131,36 @@ void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
 	}
 	if (cpu->dirty & RDT_CPU_VIEW)
 		rdt_cpu_set_view(vcpu, cpu->view);
+}
+
+u8 rdt_cpu_cpl(struct kvm_vcpu *vcpu)
+{
+	return rdt_is_vmx ? (vmread(GUEST_SS_AR_BYTES) >> 5) & 3 : vmcb_of(vcpu)->save.cpl;
+}
+
+/* FS and GS. The CPU takes their bases as they are here, whatever is in the selectors. */
+void rdt_cpu_get_bases(struct kvm_vcpu *vcpu, u64 base[2])
+{
+	if (rdt_is_vmx) {
+		base[0] = vmread(GUEST_FS_BASE);
+		base[1] = vmread(GUEST_GS_BASE);
+	} else {
+		base[0] = vmcb_of(vcpu)->save.fs.base;
+		base[1] = vmcb_of(vcpu)->save.gs.base;
+	}
+}
+
+void rdt_cpu_set_bases(struct kvm_vcpu *vcpu, const u64 base[2])
+{
+	if (rdt_is_vmx) {
+		vmwrite(GUEST_FS_BASE, base[0]);
+		vmwrite(GUEST_GS_BASE, base[1]);
+		/* Not the copies that KVM may have. */
+		__clear_bit(VCPU_EXREG_SEGMENTS, (unsigned long *)&vcpu->arch.regs_avail);
+	} else {
+		vmcb_of(vcpu)->save.fs.base = base[0];
+		vmcb_of(vcpu)->save.gs.base = base[1];
+	}
 }
 
 bool rdt_cpu_fault_gva(rdt_u64 *gva)

@@ -68,6 +68,10 @@ static inline void reg_write(struct kvm_vcpu *vcpu, enum kvm_reg reg, unsigned l
 	__set_bit(reg, (unsigned long *)&vcpu->arch.regs_dirty);
 }
 
+u8 rdt_cpu_cpl(struct kvm_vcpu *vcpu);
+void rdt_cpu_get_bases(struct kvm_vcpu *vcpu, u64 base[2]);
+void rdt_cpu_set_bases(struct kvm_vcpu *vcpu, const u64 base[2]);
+
 /* From the next entry on the vCPU is in a view. */
 void rdt_cpu_set_view(struct kvm_vcpu *vcpu, u8 view);
 

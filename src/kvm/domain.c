@@ -41,6 +41,50 @@ void rdt_domain_evict(struct kvm_vcpu *vcpu)
 	rdt_cpu_clear_shadow(vcpu);
 }
 
+/*
+ * KVM_RUN is about to return: what it and KVM_GET_REGS show then must not be the registers of
+ * the inside. So the thread is interrupted, by nothing, and goes on at its resume stub. KVM puts
+ * the guest's vector registers away at that time, before it copies any register for the VMM;
+ * no function of its own that could be hooked is called there.
+ */
+#define RDT_FENTRY_fpu_swap_kvm_fpstate 0 /* ftrace finds its call itself */
+RDT_EDIT(vmlinux, fpu_swap_kvm_fpstate, RDT_ANY, true);
+
+static void hook_fpu_swap_kvm_fpstate(struct pt_regs *args)
+{
+	struct kvm_vcpu *vcpu = container_of((struct fpu_guest *)args->di, struct kvm_vcpu,
+					     arch.guest_fpu);
+	const bool enter = args->si;
+	struct rdt_vcpu *rv;
+	struct rdt_cpu cpu;
+	struct rdt_vm *vm;
+	u8 soft_len;
+	bool io;
+	int idx;
+
+	if (likely(enter || !rdt_is_domain(rdt_role_view(vcpu->arch.root_mmu.root_role))))
+		return;
+	idx = srcu_read_lock(&vcpu->kvm->srcu);
+	vm = rdt_vm_find(vcpu->kvm);
+	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	if (!rv)
+		goto out;
+	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
+	/* An IN or the like that the VMM is to finish: it would go on in the stub's registers. */
+	io = vcpu->arch.complete_userspace_io;
+	soft_len = rdt_soft_event_len(vm, rv, cpu.rip);
+	if (!rdt_core_put(vm->core, rv->core, soft_len, io, &cpu))
+		goto out;
+	if (io) {
+		vcpu->arch.complete_userspace_io = NULL;
+		vcpu->arch.pio.count = 0;
+		vcpu->mmio_needed = 0;
+	}
+	rdt_event_to_stub(vcpu, &cpu, soft_len);
+out:
+	srcu_read_unlock(&vcpu->kvm->srcu, idx);
+}
+
 /* ---- vector registers -------------------------------------------------------------- */
 
 enum { CALLER, INSIDE };

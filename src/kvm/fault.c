@@ -142,11 +142,16 @@ int rdt_fetch(struct kvm_vcpu *vcpu, unsigned long addr, u8 *insn, int len)
 }
 
 /* Length of the int n, int3 or into at RIP; 0 when it is none (int1 included). */
-static u8 soft_insn_len(struct kvm_vcpu *vcpu, unsigned long rip)
+static u8 soft_insn_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip)
 {
 	u8 insn[15];
-	int i, n = rdt_fetch(vcpu, rip, insn, sizeof(insn));
+	int i, n;
 
+	/* KVM's walk would end in the VMM's page, which is zeros. */
+	if (rdt_is_domain(rdt_core_vcpu_view(rv->core)))
+		n = rdt_core_read_inside(vm->core, rv->core, rip, insn, sizeof(insn));
+	else
+		n = rdt_fetch(rv->kvcpu, rip, insn, sizeof(insn));
 	for (i = 0; i < n; i++)
 		switch (insn[i]) {
 		case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x40 ... 0x4f:
@@ -162,20 +167,17 @@ static u8 soft_insn_len(struct kvm_vcpu *vcpu, unsigned long rip)
 	return 0;
 }
 
-/*
- * An event that is an instruction of the inside (int n, int3). Its length is
- * what the thread goes on behind.
- */
-static u8 soft_event_len(struct kvm_vcpu *vcpu, unsigned long rip)
+/* Its length is what the thread goes on behind. */
+u8 rdt_soft_event_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip)
 {
-	struct kvm_vcpu_arch *a = &vcpu->arch;
+	struct kvm_vcpu_arch *a = &rv->kvcpu->arch;
 	bool soft = (a->interrupt.injected && a->interrupt.soft) ||
 		    (a->exception.injected &&
 		     (a->exception.vector == BP_VECTOR || a->exception.vector == OF_VECTOR));
 
 	if (!soft)
 		return 0;
-	return rdt_is_vmx ? a->event_exit_inst_len : soft_insn_len(vcpu, rip);
+	return rdt_is_vmx ? a->event_exit_inst_len : soft_insn_len(vm, rv, rip);
 }
 
 /* Make the event come again, at the stub, as if it had struck there. */
@@ -195,6 +197,14 @@ static void redeliver_soft(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 len)
 		a->exception.injected = false;
 	}
 	a->interrupt.soft = false;
+}
+
+void rdt_event_to_stub(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 soft_len)
+{
+	if (soft_len)
+		redeliver_soft(vcpu, cpu, soft_len);
+	rdt_cpu_store(vcpu, cpu);
+	rdt_cpu_clear_shadow(vcpu);
 }
 
 static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, int insn_len)
@@ -280,7 +290,7 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 	}
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	if (f.vectoring)
-		f.soft_len = soft_event_len(vcpu, cpu.rip);
+		f.soft_len = rdt_soft_event_len(vm, rv, cpu.rip);
 
 	seq = rdt_core_policy_seq(vm->core);
 	switch (rdt_core_fault(vm->core, rv->core, &f, &cpu)) {
@@ -291,10 +301,7 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 		rdt_cpu_store(vcpu, &cpu);
 		return 1;
 	case RDT_V_AEX:
-		if (f.soft_len)
-			redeliver_soft(vcpu, &cpu, f.soft_len);
-		rdt_cpu_store(vcpu, &cpu);
-		rdt_cpu_clear_shadow(vcpu);
+		rdt_event_to_stub(vcpu, &cpu, f.soft_len);
 		return 1;
 	case RDT_V_GP:
 		rdt_inject_gp(vcpu);

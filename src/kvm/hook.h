@@ -140,6 +140,7 @@ extern struct rdt_hook
 	rdt_hook_vmx_handle_exit,	   /* step.c */
 	rdt_hook_kvm_arch_vcpu_put,	   /* step.c: it does not go on stepping elsewhere */
 	rdt_hook_kvm_mmu_free_obsolete_roots, /* step.c: the way back from there */
+	rdt_hook_fpu_swap_kvm_fpstate,	   /* domain.c: no VMM sees a vCPU inside */
 	rdt_hook_write_emulate,		   /* write.c: KVM's emulator stores */
 	rdt_hook_emulator_cmpxchg_emulated,/* write.c: and its atomics */
 	rdt_hook___kvm_write_guest_page,   /* write.c: everything else that KVM copies in */

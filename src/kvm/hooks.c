@@ -49,6 +49,7 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook_kvm_vcpu_map,
 	&rdt_hook_kvm_mmu_free_obsolete_roots,
 	&rdt_hook_kvm_arch_vcpu_put,
+	&rdt_hook_fpu_swap_kvm_fpstate,
 	&rdt_hook_svm_handle_exit,
 	&rdt_hook_vmx_handle_exit,
 	&rdt_hook_kvm_mmu_page_fault,
@@ -87,6 +88,8 @@ static unsigned long find(const char *module, const char *name)
 {
 	char sym[96];
 
+	if (!strcmp(module, "vmlinux"))
+		return static_call(rdt_lookup)(name);
 	snprintf(sym, sizeof(sym), "%s:%s", module, name);
 	return static_call(rdt_lookup)(sym);
 }

@@ -196,11 +196,6 @@ void rdt_port_page_free(void *host, void *page)
 	atomic_long_dec(&held);
 }
 
-int rdt_port_ring3(void)
-{
-	return 0;
-}
-
 void *rdt_port_sha256_begin(void)
 {
 	struct sha256_state *sha = rdt_port_alloc(sizeof(*sha));

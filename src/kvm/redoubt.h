@@ -182,6 +182,12 @@ void rdt_domain_evict(struct kvm_vcpu *vcpu);
 /* RDT_VM_DOM*; the VM is held. */
 long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
 
+/* ---- fault.c ----------------------------------------------------------------- */
+/* The event under way is an instruction (int n, int3) of this length; 0: it is none. */
+u8 rdt_soft_event_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip);
+/* An asynchronous exit: what @cpu says, and if an event is under way it strikes there. */
+void rdt_event_to_stub(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 soft_len);
+
 /* ---- dev.c ------------------------------------------------------------------ */
 /* -EINVAL, and a line in the log that says why. */
 long rdt_refuse(const char *request, const char *why);

@@ -55,6 +55,7 @@ constexpr Name gate_code_table[] = {
 	{RDT_GATE_INSIDE, "inside"},
 	{RDT_GATE_BAD_IDT, "bad_idt"},
 	{RDT_GATE_BAD_STATE, "bad_state"},
+	{RDT_GATE_IO, "io"},
 };
 
 constexpr Name action_table[] = {

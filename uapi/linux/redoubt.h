@@ -264,6 +264,7 @@ struct rdt_install {
 #define RDT_GATE_INSIDE		6	/* enter from inside */
 #define RDT_GATE_BAD_IDT	7
 #define RDT_GATE_BAD_STATE	8	/* paging mode, interrupt shadow, TF... */
+#define RDT_GATE_IO		9	/* a domain did I/O that the VMM was to finish; the call has ended */
 
 /* RDT_EV_DOMAIN codes */
 #define RDT_DOM_EV_SEALED	1

@@ -205,7 +205,6 @@ struct rdt_driver_desc {
 /**
  * RDT_HC_DOM_CREATE - (gpa of struct rdt_domain_desc) -> id (positive).
  * -EINVAL the descriptor, the reason is in the host's log; -EFAULT it is not RAM;
- * -EOPNOTSUPP RDT_DOM_USER: this host has none of ring 3 yet;
  * -ENOSPC a VM has RDT_DOM_MAX domains and no more; -EDQUOT the operator allows
  * fewer; -ENOMEM the host has none.
  */
