@@ -10,11 +10,10 @@
 #include <unistd.h>
 #include <sys/ioctl.h>
 
-#include "../host/rdt.h"
 #include "../host/tap.h"
-#include "../host/vmm.h"
+#include "bench.h"
 
-enum { RAM = 32 << 20, WARM = 20, MAX_RUNS = 2000 };
+enum { RAM = 32 << 20 };
 
 /* Frames of the test, in guest-physical = linear addresses. */
 enum {
@@ -24,26 +23,8 @@ enum {
 	F_NODE = F_PT + 0x4000, F_RO = 0x40000000,
 };
 
-static unsigned int runs = 200;
-/* Costs of one run each; the guest's copy is what counts. */
-static u32 cost[MAX_RUNS];
-
-static inline u64 tsc(void)
-{
-	u32 lo, hi;
-
-	asm volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-	return (u64)hi << 32 | lo;
-}
-
-#define MEASURE(n, what)					\
-	for (u64 i = 0; i < WARM + (n); i++) {			\
-		u64 t = tsc();					\
-		what;						\
-		t = tsc() - t;					\
-		if (i >= WARM)					\
-			cost[i - WARM] = t;			\
-	}
+unsigned int runs = 200;
+u32 cost[MAX_RUNS];
 
 static u64 g_nothing(u64 n)
 {
@@ -122,7 +103,7 @@ static double median(struct vm *vm, unsigned int n)
 	return c[n / 2] - base;
 }
 
-static double measure(struct vm *vm, u64 (*fn)(u64, u64), u64 arg, const char *name)
+double measure(struct vm *vm, u64 (*fn)(u64, u64), u64 arg, const char *name)
 {
 	u64 bad = vcpu_call(&vm->vcpu[0], fn, runs, arg, 0, 0);
 
@@ -133,7 +114,7 @@ static double measure(struct vm *vm, u64 (*fn)(u64, u64), u64 arg, const char *n
 	return median(vm, runs);
 }
 
-static void put(const char *name, double value)
+void put(const char *name, double value)
 {
 	static bool more;
 
@@ -228,7 +209,7 @@ static double page_track(struct vm *vm)
 	return c;
 }
 
-static void must(struct vm *vm, s64 result, const char *what)
+void must(struct vm *vm, s64 result, const char *what)
 {
 	if (result < 0) {
 		vcpu_explain(&vm->vcpu[0]);
@@ -293,6 +274,8 @@ int main(int argc, char **argv)
 		put("fault_door", measure(vm, (void *)g_fault_door, 0, "fault door"));
 		put("hypercall_door", measure(vm, (void *)g_hypercall_door, 0, "hypercall door"));
 		put("null_sealed", measure(vm, (void *)g_null, 0, "empty hypercall"));
+		bench_domains(vm, r);
+		bench_signing();
 	}
 	printf("}\n");
 	vm_destroy(vm);
