@@ -5,10 +5,6 @@
 #include <linux/capability.h>
 #include <linux/uaccess.h>
 
-#include <asm/fpu/api.h>
-#include <asm/fpu/xstate.h>
-#include <asm/processor.h>
-
 #include "cpu.h"
 
 /* ---- who is inside of one that is to go ------------------------------------------ */
@@ -83,112 +79,6 @@ static void hook_fpu_swap_kvm_fpstate(struct pt_regs *args)
 	rdt_event_to_stub(vcpu, &cpu, soft_len);
 out:
 	srcu_read_unlock(&vcpu->kvm->srcu, idx);
-}
-
-/* ---- vector registers -------------------------------------------------------------- */
-
-enum { CALLER, INSIDE };
-
-/* In KVM_GET_XSAVE's format, which is what KVM exports a way to and from. */
-struct vectors {
-	u32 size;
-	u32 pkru[2];
-	u8 *state[2];
-};
-
-void *rdt_port_vector_alloc(void *host)
-{
-	struct rdt_vm *vm = host;
-	struct kvm_vcpu *vcpu = kvm_get_vcpu(vm->kvm, 0);
-	struct vectors *room;
-
-	if (!vcpu)
-		return NULL;
-	room = rdt_port_alloc(sizeof(*room));
-	if (!room)
-		return NULL;
-	/* More than any vCPU needs: all that this CPU has (SDM vol. 1, 13.2). */
-	room->size = vcpu->arch.guest_fpu.uabi_size;
-	if (boot_cpu_has(X86_FEATURE_XSAVE))
-		room->size = max(room->size, cpuid_ecx(0xd));
-	room->state[CALLER] = rdt_port_alloc(room->size);
-	room->state[INSIDE] = rdt_port_alloc(room->size);
-	if (room->state[CALLER] && room->state[INSIDE])
-		return room;
-	rdt_port_vector_free(host, room);
-	return NULL;
-}
-
-void rdt_port_vector_free(void *host, void *p)
-{
-	struct vectors *room = p;
-	int i;
-
-	for (i = 0; i < 2; i++)
-		if (room->state[i]) {
-			memzero_explicit(room->state[i], room->size);
-			rdt_port_free(room->state[i]);
-		}
-	rdt_port_free(room);
-}
-
-/*
- * AMX's tiles are not kept, and so initial afterwards: on another vCPU the guest may have them
- * switched off, which the kernel's function takes amiss (WARN).
- */
-static void keep(struct kvm_vcpu *vcpu, struct vectors *room, int whose)
-{
-	room->pkru[whose] = vcpu->arch.pkru;
-	fpu_copy_guest_fpstate_to_uabi(&vcpu->arch.guest_fpu, room->state[whose], room->size,
-				       ~(u64)XFEATURE_MASK_USER_DYNAMIC, vcpu->arch.pkru);
-}
-
-static void load(struct kvm_vcpu *vcpu, const void *state, u32 pkru)
-{
-	u32 ignored;
-
-	vcpu->arch.pkru = pkru;
-	/* What it refuses is none of what keep() makes. */
-	WARN_ON_ONCE(fpu_copy_uabi_to_guest_fpstate(&vcpu->arch.guest_fpu, state, ~0ull, &ignored));
-}
-
-/* As after a reset: nothing is in use but what this says. */
-static void load_initial(struct kvm_vcpu *vcpu)
-{
-	static const union fpregs_state initial = {
-		.xsave = {
-			.i387 = { .cwd = 0x37f, .mxcsr = MXCSR_DEFAULT },
-			.header.xfeatures = XFEATURE_MASK_FPSSE,
-		},
-	};
-
-	load(vcpu, &initial, 0);
-}
-
-void rdt_port_vector(void *hv, void *p, enum rdt_vector op)
-{
-	struct kvm_vcpu *vcpu = hv;
-	struct vectors *room = p;
-
-	/* KVM has the guest's in the CPU: into guest_fpu with them, to be loaded again from there. */
-	kernel_fpu_begin();
-	kernel_fpu_end();
-	switch (op) {
-	case RDT_VEC_ENTER:
-		keep(vcpu, room, CALLER);
-		load_initial(vcpu);
-		break;
-	case RDT_VEC_AEX:
-		keep(vcpu, room, INSIDE);
-		fallthrough;
-	case RDT_VEC_LEAVE:
-		load(vcpu, room->state[CALLER], room->pkru[CALLER]);
-		break;
-	case RDT_VEC_RESUME:
-		keep(vcpu, room, CALLER);
-		load(vcpu, room->state[INSIDE], room->pkru[INSIDE]);
-		break;
-	}
 }
 
 /* ---- the operator ------------------------------------------------------------------ */
