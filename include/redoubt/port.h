@@ -355,6 +355,7 @@ int rdt_core_regions(struct rdt_core_vm *vm, rdt_u64 gpa, struct rdt_region *out
 
 struct rdt_domain_quota;
 struct rdt_domain_info;
+struct rdt_fixup;
 
 /* The operator's side; 0 or -errno. May sleep. A VM begins with a quota of nothing. */
 int rdt_core_domain_set_quota(struct rdt_core_vm *vm, const struct rdt_domain_quota *q) RDT_NOEXCEPT;
@@ -365,9 +366,9 @@ int rdt_core_domain_info(struct rdt_core_vm *vm, rdt_u32 view, struct rdt_domain
  * exit and call rdt_core_evict(), then ask again.
  */
 int rdt_core_domain_destroy(struct rdt_core_vm *vm, rdt_u64 id) RDT_NOEXCEPT;
-/* @value: a copy of the host's. */
-int rdt_core_domain_install(struct rdt_core_vm *vm, rdt_u64 id, rdt_u64 gva, const void *value,
-			    rdt_u32 len) RDT_NOEXCEPT;
+/* @value, @fixups: copies of the host's. -EAGAIN: a thread is inside, or was interrupted there. */
+int rdt_core_domain_install(struct rdt_core_vm *vm, rdt_u64 id, const void *value, rdt_u32 len,
+			    const struct rdt_fixup *fixups, rdt_u32 nr) RDT_NOEXCEPT;
 /**
  * rdt_core_evict - bring the vCPU out of a domain that is being destroyed. 1: it was in one, and
  * is at its caller's return address with an error; 0: nothing was to be done. On its own

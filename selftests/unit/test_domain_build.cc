@@ -216,12 +216,16 @@ TEST(C2, DescriptorsThatAreWrong)
 	const u64 upper = 0xffff800000000000, hole = 0x800000000000;
 	std::vector<std::function<void(rdt_domain_desc &)>> bad = {
 		[](auto &d) { d.size--; },
-		[](auto &d) { d.flags |= 4; },
+		[](auto &d) { d.flags |= 16; },
+		[](auto &d) { d.flags |= RDT_DOM_REWIND; },
+		[](auto &d) { d.results = 1; },
+		[](auto &d) { d.erased = 1; },
+		[](auto &d) { d.erasure = 1; },
 		[](auto &d) { d.slots = 0; },
 		[](auto &d) { d.slots = RDT_DOM_MAX_SLOTS + 1; },
 		[](auto &d) { d.windows = RDT_DOM_MAX_WINDOWS + 1; },
 		[](auto &d) { d.reserved[0] = 1; },
-		[](auto &d) { d.reserved[3] = 1; },
+		[](auto &d) { d.reserved[1] = 1; },
 		[=](auto &d) { d.gate_gva = hole; },
 		[=](auto &d) { d.gate_gva = upper; }, /* ring 3 */
 		[=](auto &d) { d.exit_gva = hole; },

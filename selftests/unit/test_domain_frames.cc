@@ -305,7 +305,12 @@ TEST(D1, InstallReachesOnlyTheDomainsOwnPages)
 	u8 value[page_size];
 
 	std::memset(value, 0xa5, sizeof(value));
-	auto put = [&](u64 gva, u32 len) { return rdt_core_domain_install(w.vm, i, gva, value, len); };
+	auto put_as = [&](u64 as, u64 gva, u32 len) {
+		const rdt_fixup f = {static_cast<s64>(gva - (p.base + 0x2000)), 0, len};
+
+		return rdt_core_domain_install(w.vm, as, value, len, &f, 1);
+	};
+	auto put = [&](u64 gva, u32 len) { return put_as(i, gva, len); };
 
 	EXPECT_EQ(put(p.text_gva() + 0xffc, 8), 0) << "across two pages";
 	const u8 *t0 = static_cast<const u8 *>(w.own(view, p.text()));
@@ -328,18 +333,44 @@ TEST(D1, InstallReachesOnlyTheDomainsOwnPages)
 	EXPECT_EQ(put(0x800000000000, 1), efault);
 	EXPECT_EQ(put(p.data_gva(), 0), einval);
 	EXPECT_EQ(put(p.data_gva(), page_size + 1), einval);
-	EXPECT_EQ(put(~0ull, 2), einval);
+	EXPECT_EQ(put(~0ull, 2), efault);
 	EXPECT_EQ(put(p.data_gva() + 0x2000, page_size), 0);
-	EXPECT_EQ(rdt_core_domain_install(w.vm, i + 0x100, p.data_gva(), value, 1), enoent);
-	EXPECT_EQ(rdt_core_domain_install(w.vm, 1, p.data_gva(), value, 1), enoent);
-	EXPECT_EQ(rdt_core_domain_install(w.vm, 0x11f, p.data_gva(), value, 1), enoent);
-	/* An inside that rewrites its tables leads it to no frame but its own. */
+	EXPECT_EQ(put_as(i + 0x100, p.data_gva(), 1), enoent);
+	EXPECT_EQ(put_as(1, p.data_gva(), 1), enoent);
+	EXPECT_EQ(put_as(0x11f, p.data_gva(), 1), enoent);
+	EXPECT_EQ(w.info(view).installs, 2u);
+	/* Two places, one of them not the domain's: neither is written. */
+	const rdt_fixup two[] = {{static_cast<s64>(p.data_gva() - p.base - 0x2000), 0, 1}, {0, 1, 1}};
+
+	value[0] = 0x11;
+	EXPECT_EQ(rdt_core_domain_install(w.vm, i, value, 2, two, 2), efault);
+	EXPECT_EQ(rdt_core_domain_install(w.vm, i, value, 1, two, 2), einval) << "not within the value";
+	EXPECT_EQ(rdt_core_domain_install(w.vm, i, value, 2, two, 0), einval);
+	EXPECT_EQ(rdt_core_domain_install(w.vm, i, value, 2, two, RDT_MAX_FIXUPS + 1), einval);
+	EXPECT_NE(*static_cast<u8 *>(w.own(view, p.data())), 0x11);
+	value[0] = 0xa5;
+	/* An inside that rewrites its tables leads it nowhere else. */
 	u64 *root = static_cast<u64 *>(w.own(view, p.tables()));
 
 	for (int k = 0; k < 512; k++)
 		root[k] = gpa_of(300) | 7;
-	EXPECT_EQ(put(p.data_gva(), 1), efault);
+	EXPECT_EQ(put(p.data_gva(), 1), 0);
+	EXPECT_EQ(*static_cast<u8 *>(w.own(view, p.data())), 0xa5);
+	EXPECT_NE(*w.byte(300), 0xa5);
 	for (int k = 0; k < 512; k++)
 		root[k] = ~0ull;
-	EXPECT_EQ(put(p.data_gva(), 1), efault);
+	EXPECT_EQ(put(p.data_gva(), 1), 0);
+	/* Not while somebody is inside, or is to come back. */
+	Cpu &c = *w.cpu[0];
+
+	EXPECT_EQ(DomWorld::enter_gate(c, p), RDT_V_RESUME);
+	EXPECT_EQ(put(p.data_gva(), 1), eagain);
+	const u64 token = DomWorld::strike_domain(c);
+
+	EXPECT_EQ(put(p.data_gva(), 1), eagain);
+	EXPECT_TRUE(c.resume(token).switched);
+	EXPECT_EQ(DomWorld::leave_gate(c, p, 0), RDT_V_RESUME);
+	EXPECT_EQ(put(p.data_gva(), 1), 0);
+	EXPECT_EQ(DomWorld::enter_gate(c, p), RDT_V_RESUME) << "and it can be entered again";
+	EXPECT_EQ(DomWorld::leave_gate(c, p, 0), RDT_V_RESUME);
 }

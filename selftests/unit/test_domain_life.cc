@@ -78,6 +78,7 @@ TEST(C7, EveryCallInEveryState)
 		Cpu &c = w[1];
 		s64 got;
 		u8 x = 0x5a;
+		const rdt_fixup data = {static_cast<s64>(p.data_gva() - p.base - 0x2000), 0, 1};
 
 		DomWorld::at_caller(c, p);
 		if (call == "add")
@@ -108,7 +109,7 @@ TEST(C7, EveryCallInEveryState)
 		else if (call == "op destroy")
 			got = rdt_core_domain_destroy(w.vm, static_cast<u64>(id));
 		else
-			got = rdt_core_domain_install(w.vm, static_cast<u64>(id), p.data_gva(), &x, 1);
+			got = rdt_core_domain_install(w.vm, static_cast<u64>(id), &x, 1, &data, 1);
 		EXPECT_EQ(got, r.answer);
 
 		rdt_domain_info i = {};
@@ -313,11 +314,12 @@ TEST(C8, TheVmsEndScrubsEverything)
 			EXPECT_EQ(w.host.rooms(), 0u);
 			rdt_domain_info i;
 			rdt_domain_quota quota = {};
+			const rdt_fixup first = {0, 0, 1};
 
 			EXPECT_EQ(rdt_core_domain_info(w.vm, 0, &i), enodev);
 			EXPECT_EQ(rdt_core_domain_destroy(w.vm, 0x102), enodev);
 			EXPECT_EQ(rdt_core_domain_set_quota(w.vm, &quota), enodev);
-			EXPECT_EQ(rdt_core_domain_install(w.vm, 0x102, 0, &quota, 1), enodev);
+			EXPECT_EQ(rdt_core_domain_install(w.vm, 0x102, &quota, 1, &first, 1), enodev);
 		}
 		w.end();
 		EXPECT_EQ(w.host.pages(), 0u);

@@ -289,10 +289,10 @@ int rdt_core_domain_destroy(rdt_core_vm *vm, rdt_u64 id) noexcept
 	return static_cast<int>(vm->vm.domain_destroy(id, nullptr));
 }
 
-int rdt_core_domain_install(rdt_core_vm *vm, rdt_u64 id, rdt_u64 gva, const void *value,
-			    rdt_u32 len) noexcept
+int rdt_core_domain_install(rdt_core_vm *vm, rdt_u64 id, const void *value, rdt_u32 len,
+			    const rdt_fixup *fixups, rdt_u32 nr) noexcept
 {
-	return static_cast<int>(vm->vm.domain_install(id, gva, value, len));
+	return static_cast<int>(vm->vm.domain_install(id, value, len, fixups, nr));
 }
 
 int rdt_core_evict(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_cpu *cpu) noexcept

@@ -360,7 +360,7 @@ s64 Vm::domain_measure(const Vcpu &v, rdt_cpu &cpu, u64 id)
 	return 0;
 }
 
-s64 Vm::domain_install(u64 id, u64 gva, const void *value, u32 len)
+s64 Vm::domain_install(u64 id, const void *value, u32 len, const rdt_fixup *fixups, u32 nr)
 {
 	const u8 *from = static_cast<const u8 *>(value);
 
@@ -368,8 +368,11 @@ s64 Vm::domain_install(u64 id, u64 gva, const void *value, u32 len)
 
 	if (ended_)
 		return hc_enodev;
-	if (len < 1 || len > page_size || gva + len - 1 < gva)
+	if (len < 1 || len > page_size || nr < 1 || nr > RDT_MAX_FIXUPS)
 		return hc_einval;
+	for (u32 i = 0; i < nr; i++)
+		if (fixups[i].len < 1 || fixups[i].len > len || fixups[i].from > len - fixups[i].len)
+			return hc_einval;
 
 	Domain *d = domain_by_id(id);
 
@@ -377,24 +380,28 @@ s64 Vm::domain_install(u64 id, u64 gva, const void *value, u32 len)
 		return hc_enoent;
 
 	/* Twice: all of it is looked at before any of it is written. */
-	for (int write = 0; write < 2; write++)
-		for (u32 done = 0; done < len;) {
-			const u64 at = gva + done, offset = at & (page_size - 1);
-			const u32 n = static_cast<u32>(min_of<u64>(len - done, page_size - offset));
-			gfn_t gfn;
-
-			if (!d->walk(domains_->map, at, &gfn))
-				return hc_efault;
-
-			const Owner o = domains_->map.find(gfn);
-
-			if (o.view() != d->gate.view ||
-			    (o.kind() != RDT_DOM_TEXT && o.kind() != RDT_DOM_DATA))
-				return hc_efault;
-			if (write)
-				__builtin_memcpy(static_cast<u8 *>(o.page()) + offset, from + done, n);
-			done += n;
+	for (int write = 0; write < 2; write++) {
+		/* Who is inside, or is to go on there, must not have a part of each value. */
+		if (write && d->slots.close(false)) {
+			d->slots.reopen(d->epoch);
+			return hc_eagain;
 		}
+		for (u32 i = 0; i < nr; i++) {
+			const rdt_fixup &f = fixups[i];
+			const u64 gva = (d->gate.gate_gva & ~(page_size - 1)) + static_cast<u64>(f.offset);
+
+			for (u32 done = 0; done < f.len; done++) {
+				u8 *at = d->installable(gva + done);
+
+				if (!at)
+					return hc_efault;
+				if (write)
+					*at = from[f.from + done];
+			}
+		}
+	}
+	write_once(d->installs, d->installs + 1);
+	d->slots.reopen(d->epoch);
 	report_domain(RDT_DOM_EV_INSTALLED, d, nullptr);
 	return 0;
 }
@@ -461,6 +468,8 @@ s64 Vm::domain_info(u32 view, rdt_domain_info &out)
 		out.view = view;
 		out.slots = d->gate.slots;
 		out.slots_busy = d->slots.busy();
+		out.installs = d->installs;
+		out.gate_gva = d->gate.gate_gva;
 		out.frames = d->frames;
 		for (u32 i = 0; i < d->nshared(); i++)
 			out.shared += d->shared(i).count;

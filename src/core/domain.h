@@ -104,6 +104,8 @@ public:
 	 * address; NoNodes: TABLE frames are used up. After an error the tables are blank.
 	 */
 	Status build(const FrameMap &map);
+	/* A byte of the domain's own that the operator may set; nullptr: there is none. */
+	[[nodiscard]] u8 *installable(u64 gva) const;
 	/* The frame at an address of the domain's; false: none. */
 	bool walk(const FrameMap &map, u64 gva, gfn_t *gfn) const;
 	/* Building -> Sealed is the caller's. */
@@ -117,6 +119,7 @@ public:
 	Run *runs = nullptr; /* newest first */
 	u64 frames = 0;
 	u32 flags = 0;
+	u32 installs = 0; /* since the seal; relaxed */
 	u8 measurement[32] = {};
 
 	[[nodiscard]] u32 nshared() const

@@ -55,6 +55,8 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 ne
 	for (u64 r : d.reserved)
 		if (r)
 			return "domain: reserved fields";
+	if (d.results || d.erased || d.erasure)
+		return "domain: fields of a secret";
 	if (d.slots < 1 || d.slots > RDT_DOM_MAX_SLOTS)
 		return "domain: number of slots";
 	if (d.windows > RDT_DOM_MAX_WINDOWS)
@@ -92,6 +94,7 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 ne
 	frames = 0;
 	next_gva_ = 0;
 	enters = aexits = 0;
+	installs = 0;
 	write_once(nshared_, 0u);
 	sha_ = sha;
 
@@ -155,6 +158,19 @@ void Domain::add(Run *r)
 		hash(head, sizeof(head));
 		hash(r->page[i].own, page_size);
 	}
+}
+
+/* By what was measured: an inside may have changed its tables. */
+u8 *Domain::installable(u64 gva) const
+{
+	for (Run *r = runs; r; r = r->next) {
+		if (r->kind == RDT_DOM_TABLE || gva < r->gva || (gva - r->gva) >> page_shift >= r->count)
+			continue;
+		if (r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_DATA)
+			return nullptr;
+		return static_cast<u8 *>(r->page[(gva - r->gva) >> page_shift].own) + (gva & (page_size - 1));
+	}
+	return nullptr;
 }
 
 Status Domain::share(gfn_t first, u64 gva, u64 pages)

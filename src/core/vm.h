@@ -105,7 +105,7 @@ public:
 	s64 domain_destroy(u64 id, const rdt_cpu *cpu);
 	s64 domain_enter(Vcpu &v, rdt_cpu &cpu, u64 id);
 	s64 domain_measure(const Vcpu &v, rdt_cpu &cpu, u64 id);
-	s64 domain_install(u64 id, u64 gva, const void *value, u32 len);
+	s64 domain_install(u64 id, const void *value, u32 len, const rdt_fixup *fixups, u32 nr);
 	s64 domain_set_quota(const rdt_domain_quota &q);
 	void domain_quota(rdt_domain_quota &q);
 	s64 domain_info(u32 view, rdt_domain_info &out);

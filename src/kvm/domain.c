@@ -88,6 +88,7 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg)
 	struct rdt_domain_quota quota;
 	struct rdt_domain_info info;
 	struct rdt_install in;
+	struct rdt_fixup *fixups;
 	void *value;
 	long ret;
 	u64 id;
@@ -126,13 +127,19 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg)
 			return -EPERM;
 		if (copy_from_user(&in, arg, sizeof(in)))
 			return -EFAULT;
-		if (in.reserved || !in.len || in.len > PAGE_SIZE)
-			return rdt_refuse("RDT_VM_DOM_INSTALL", "len is not 1..4096, or reserved not zero");
+		if (in.reserved || !in.len || in.len > PAGE_SIZE || !in.nr || in.nr > RDT_MAX_FIXUPS)
+			return rdt_refuse("RDT_VM_DOM_INSTALL", "len, nr, or reserved is not zero");
+		fixups = memdup_user(u64_to_user_ptr(in.fixups), in.nr * sizeof(*fixups));
+		if (IS_ERR(fixups))
+			return PTR_ERR(fixups);
 		value = memdup_user(u64_to_user_ptr(in.value), in.len);
-		if (IS_ERR(value))
-			return PTR_ERR(value);
-		ret = rdt_core_domain_install(vm->core, in.id, in.gva, value, in.len);
-		kfree_sensitive(value);
+		if (IS_ERR(value)) {
+			ret = PTR_ERR(value);
+		} else {
+			ret = rdt_core_domain_install(vm->core, in.id, value, in.len, fixups, in.nr);
+			kfree_sensitive(value);
+		}
+		kfree(fixups);
 		return ret;
 	}
 	return -ENOTTY;

@@ -204,12 +204,13 @@ struct rdt_domain_info {
 	__u32 view;
 	__u32 slots;
 	__u32 slots_busy;
-	__u32 reserved0;
+	__u32 installs;		/* values installed since it was sealed */
 	__u64 frames;		/* private pages */
 	__u64 shared;		/* frames shared with it */
 	__u64 enters;
 	__u64 aexits;
-	__u64 reserved[4];
+	__u64 gate_gva;		/* as it was described: what fixups count from is its page */
+	__u64 reserved[3];
 	__u8 measurement[32];	/* zero while building */
 };
 /**
@@ -220,17 +221,32 @@ struct rdt_domain_info {
 /** RDT_VM_DOM_DESTROY - (u64 id), as RDT_HC_DOM_DESTROY; -EAGAIN, -ENOENT. */
 #define RDT_VM_DOM_DESTROY	_IOW(RDT_IOC, 0x28, __u64)
 /**
- * struct rdt_install - put a value into a sealed domain, where nobody else sees it.
- * @gva: linear address of the domain's, on TEXT or DATA pages. @value: pointer to @len bytes,
- * 1..4096. A value does not count in the measurement. Needs CAP_SYS_ADMIN. -ENOENT no such
- * domain is sealed; -EFAULT not the domain's own memory.
+ * struct rdt_fixup - where a part of a value goes.
+ * @offset: bytes from the start of the domain's gate page, may be negative.
+ * @from: first byte of the value. @len: bytes of it, 1..4096.
+ */
+struct rdt_fixup {
+	__s64 offset;
+	__u32 from;
+	__u32 len;
+};
+#define RDT_MAX_FIXUPS		512
+/**
+ * struct rdt_install - put a value into a sealed domain or secret, where nobody else sees it (D1).
+ * @value: pointer to @len bytes, 1..4096. @fixups: pointer to struct rdt_fixup[@nr], 1..RDT_MAX_FIXUPS.
+ * All of it or nothing, while no thread is inside and none is interrupted in it: -EAGAIN, ask again.
+ * A domain takes values on TEXT and DATA pages, a secret on its GATE page. A value does
+ * not count in the measurement. Needs CAP_SYS_ADMIN.
+ * -EINVAL a fixup is not within the value; -ENOENT no such domain is
+ * sealed; -EFAULT not such a page.
  */
 struct rdt_install {
 	__u64 id;
-	__u64 gva;
 	__u64 value;
+	__u64 fixups;
 	__u32 len;
-	__u32 reserved;
+	__u32 nr;
+	__u64 reserved;
 };
 #define RDT_VM_DOM_INSTALL	_IOW(RDT_IOC, 0x29, struct rdt_install)
 

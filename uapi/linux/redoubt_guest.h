@@ -214,8 +214,11 @@ struct rdt_driver_desc {
 #define RDT_DOM_MAX_WINDOWS	8
 #define RDT_DOM_MAX_SHARED	64	/* ranges of frames */
 
+/* @flags */
 #define RDT_DOM_USER		(1u << 0)	/* callers and inside are in ring 3, else ring 0 */
 #define RDT_DOM_VECTOR		(1u << 1)	/* the inside uses vector registers */
+#define RDT_DOM_SECRET		(1u << 2)	/* code with a secret in it, see below */
+#define RDT_DOM_REWIND		(1u << 3)	/* a secret whose interrupted calls begin again */
 
 struct rdt_domain_window {
 	__u64 gva;		/* page aligned */
@@ -238,6 +241,38 @@ struct rdt_domain_window {
  * @windows: 0..RDT_DOM_MAX_WINDOWS.
  * @stack_top: per slot, 16-byte aligned, 0 for the rest.
  * @window: where it takes shared frames, ascending, not overlapping; 0 for the rest.
+ * @results: bit n: general register n, in the hardware's order, carries a result out.
+ *	RSP never. A secret only, else 0.
+ * @erased: likewise: the registers that an event finds @erasure in. Not RSP, R11. At least
+ *	one with RDT_DOM_REWIND, else 0.
+ * @erasure: the erasure constant; 0 without RDT_DOM_REWIND.
+ *
+ * A **secret** (RDT_DOM_SECRET, D1-D7) is code in which the operator has put a value that
+ * nobody else ever has. It runs in its caller's address space: CR3 and RSP are the caller's,
+ * @stack_top, @windows and @window 0; ordinary frames can be read and written, and not executed.
+ * Its pages are one of kind GATE, one of kind EXIT, and TEXT, none of TABLE or DATA. They are executed, EXIT
+ * but jumped to; on EPT they cannot be read, not by themselves either. By
+ * convention, which the module relies on where the CPU has no execute-only pages:
+ *	- the placeholders of the value are immediate operands on the GATE page, nowhere else
+ *	  can a value be installed;
+ *	- code of the GATE page touches no memory: it loads registers, and computes in
+ *	  them. What works on memory is on TEXT pages.
+ *	- nothing of the value is written to memory, the stack included: no CALL, no PUSH.
+ * @gate_gva, @exit_gva and the pages' addresses are where the code is now, a module's or a
+ * process's mapping. Only where they are from the gate page on is measured, and only their offset in
+ * the page is compared: whoever maps it elsewhere may call it there.
+ *
+ * The only way in is the jump to the gate: with DOM_ENTER it is -EPERM and an alert. All
+ * general registers are the caller's inside, RFLAGS is IF and fixed bits only. Until
+ * a value is installed the gate answers -ENOKEY. The way out is the
+ * jump to the exit page (or LEAVE): registers in @results are the inside's, the rest of
+ * RAX, RCX, RDX, RSI, RDI, R8-R11 is 0, RBX, RBP, R12-R15, RFLAGS are the caller's. RAX too has
+ * to be named. A call that is refused or cut short has the error in RAX and no results.
+ *
+ * An event inside is an asynchronous exit: @resume_gva and RESUME as with a domain. With
+ * RDT_DOM_REWIND (@resume_gva 0) the call is forgotten instead: the event strikes at the
+ * gate, all registers are as they were there when the call began, but those in @erased hold @erasure; who
+ * returns from the handler calls again.
  */
 struct rdt_domain_desc {
 	__u32 size;
@@ -247,7 +282,10 @@ struct rdt_domain_desc {
 	__u64 resume_gva;
 	__u32 slots;
 	__u32 windows;
-	__u64 reserved[4];
+	__u32 results;
+	__u32 erased;
+	__u64 erasure;
+	__u64 reserved[2];
 	__u64 stack_top[RDT_DOM_MAX_SLOTS];
 	struct rdt_domain_window window[RDT_DOM_MAX_WINDOWS];
 };
@@ -290,7 +328,7 @@ struct rdt_domain_desc {
 /**
  * RDT_HC_DOM_ENTER - (id) -> what the inside leaves with. CPL 0 only; ring 3 has the
  * gate page. Registers as at the gate, RBX is @id. -ENOENT no such domain is sealed;
- * -EPERM (alert) CPL, view or state is wrong; -EAGAIN no free slot.
+ * -EPERM (alert) CPL, view or state is wrong, or it is a secret; -EAGAIN no free slot.
  */
 #define RDT_HC_DOM_ENTER	(RDT_HC_BASE + 20)
 
