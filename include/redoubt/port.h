@@ -78,6 +78,9 @@ rdt_u64 rdt_port_random(void);
 void *rdt_port_page_alloc(void *host);
 void rdt_port_page_free(void *host, void *page);
 
+/* Can a page be executed that cannot be read? Else a secret's code is readable to itself. */
+int rdt_port_execute_only(void);
+
 /* A hash in the making; NULL: no memory. May sleep. end() frees it; @out NULL: nothing else. */
 void *rdt_port_sha256_begin(void);
 void rdt_port_sha256_update(void *sha, const void *data, unsigned long len);
@@ -153,6 +156,12 @@ struct rdt_cpu {
 #define RDT_CPU_RFLAGS	4
 #define RDT_CPU_CR3	8
 #define RDT_CPU_VIEW	16
+/*
+ * With RDT_CPU_VIEW: the view is a secret's. Who calls it controls the page tables, so that the IDT may be
+ * anything: the host sees to it that no event is delivered by it, as long as the vCPU is in
+ * this view, but rdt_core_aexit() is called.
+ */
+#define RDT_CPU_SECRET	32
 
 /**
  * struct rdt_fault - an access that the nested tables refused.
@@ -171,6 +180,7 @@ struct rdt_fault {
 	rdt_u8 soft_len;
 	rdt_u8 emulated;	/* KVM's emulator or KVM itself is the writer */
 	rdt_u8 host;		/* no instruction of a vCPU: KVM on its own */
+	rdt_u8 mmio;		/* no RAM, or none to write: KVM would emulate the instruction */
 	rdt_u8 size;		/* bytes, 0 unknown */
 	const void *new_val;	/* up to 8 bytes, NULL unknown */
 	const void *old_val;	/* likewise; NULL: the core reads it */
@@ -386,6 +396,14 @@ int rdt_core_put(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, rdt_u8 soft
 /* Bytes at an address of the domain that the vCPU is in, for its own thread; how many there are. */
 rdt_u32 rdt_core_read_inside(const struct rdt_core_vm *vm, const struct rdt_core_vcpu *vcpu,
 			     rdt_u64 gva, void *to, rdt_u32 n) RDT_NOEXCEPT;
+
+/**
+ * rdt_core_aexit - an event is to be delivered to a vCPU that is inside: asynchronous exit. 1: done, the
+ * event is to strike where @cpu says. 0: it is not inside, or cannot be brought out.
+ * @soft_len: as in struct rdt_fault.
+ */
+int rdt_core_aexit(struct rdt_core_vm *vm, struct rdt_core_vcpu *vcpu, struct rdt_cpu *cpu,
+		   rdt_u8 soft_len) RDT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

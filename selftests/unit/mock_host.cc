@@ -322,6 +322,13 @@ void rdt_port_page_free(void *host, void *page)
 	of(host).page_free(page);
 }
 
+bool redoubt::mock_execute_only = true;
+
+int rdt_port_execute_only(void)
+{
+	return redoubt::mock_execute_only;
+}
+
 void *rdt_port_vector_alloc(void *host)
 {
 	return of(host).vector_alloc();

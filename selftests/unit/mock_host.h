@@ -161,6 +161,9 @@ struct MockHv {
 	}
 };
 
+/* Are there pages that can be executed and not read? At first: yes. */
+extern bool mock_execute_only;
+
 /* Hashes begun and not ended. */
 long mock_hashes();
 

@@ -311,6 +311,11 @@ rdt_u32 rdt_core_read_inside(const rdt_core_vm *vm, const rdt_core_vcpu *vcpu, r
 	return vm->vm.read_inside(vcpu->vcpu, gva, to, n);
 }
 
+int rdt_core_aexit(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_cpu *cpu, rdt_u8 soft_len) noexcept
+{
+	return vm->vm.aexit(vcpu->vcpu, *cpu, soft_len);
+}
+
 void rdt_core_info(rdt_core_vm *vm, rdt_vm_info *info) noexcept
 {
 	vm->vm.info(*info);

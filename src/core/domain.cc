@@ -45,6 +45,14 @@ Domain *Vm::domain_slot(u8 view)
 	return d;
 }
 
+/* From this one on; no domain's view: there is none. */
+u8 Vm::free_view(unsigned view) const
+{
+	while (is_domain(static_cast<u8>(view)) && domains_ && !domains_->is_free(static_cast<u8>(view)))
+		view++;
+	return static_cast<u8>(view);
+}
+
 s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 {
 	if (gpa & 7 || (gpa & (page_size - 1)) + sizeof(rdt_domain_desc) > page_size)
@@ -53,13 +61,13 @@ s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 		return hc_eperm;
 
 	PolicyLock lock(host_);
-	u8 view = view_domain;
 
 	if (ended_ || closing_)
 		return hc_enodev;
-	while (is_domain(view) && domains_ && domains_->at[view] &&
-	       domains_->at[view]->state() != Domain::State::Gone)
-		view++;
+
+	const u8 view = free_view(view_domain);
+	u8 work_view = 0;
+
 	if (!is_domain(view))
 		return hc_enospc;
 	if ((domains_ ? domains_->count : 0) >= quota_.domains)
@@ -79,13 +87,18 @@ s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 	if (d && desc && sha) {
 		if (rdt_port_read(host_, gpa, desc, sizeof(*desc))) {
 			result = hc_efault;
-		} else if (const char *wrong = d->create(*desc, view, cpu.va_bits,
+		} else if (desc->flags & RDT_DOM_SECRET && !rdt_port_execute_only() &&
+			   !is_domain(work_view = free_view(view + 1))) {
+			result = hc_enospc;
+		} else if (const char *wrong = d->create(*desc, view, work_view, cpu.va_bits,
 							 domains_->epochs + 1, sha)) {
 			rdt_port_log(host_, wrong, gpa, 0);
 			result = hc_einval;
 		} else {
 			domains_->epochs++;
 			domains_->count++;
+			if (work_view)
+				store_release(domains_->first_of[work_view], view); /* pairs with home() */
 			sha = nullptr;
 			result = static_cast<s64>(d->id());
 		}
@@ -250,6 +263,9 @@ s64 Vm::domain_seal(u64 id, const rdt_cpu &cpu)
 		return err;
 	d->measured();
 	d->open();
+	/* Without its value a secret is nothing to call; install() opens it. */
+	if (d->gate.secret)
+		(void)d->slots.close(false);
 	d->set_state(Domain::State::Sealed);
 	report_domain(RDT_DOM_EV_SEALED, d, &cpu);
 	return 0;
@@ -266,6 +282,11 @@ void Vm::bury(Domain &d, bool ended)
 		zap(r->first, r->count);
 	for (u32 i = 0; i < d.nshared() && !ended; i++)
 		zap(d.shared(i).first, d.shared(i).count);
+	/* A secret saw everything. */
+	if (d.gate.secret && !ended)
+		zap(0, gfn_limit);
+	if (d.gate.work_view)
+		store_release(domains_->first_of[d.gate.work_view], u8{0});
 
 	while (Run *r = d.runs) {
 		d.runs = r->next;

@@ -62,7 +62,8 @@ public:
 	 * Building. nullptr when right, else what is wrong with it, for the log.
 	 * sha: what the pages go into, ours from now on.
 	 */
-	const char *create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 new_epoch, void *sha);
+	const char *create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 va_bits, u64 new_epoch,
+			   void *sha);
 
 	/* The pages of one DOM_ADD: neighbours in both address spaces. */
 	struct Run {
@@ -80,6 +81,9 @@ public:
 	[[nodiscard]] bool fits(u64 gva, u64 pages, u64 kind) const;
 	/* They fit; their content is what it will be. */
 	void add(Run *r);
+
+	/* The address of a page of the domain's own; false: it is none. For who is inside, too. */
+	bool address(gfn_t gfn, u64 *gva) const;
 
 	struct Shared {
 		gfn_t first;
@@ -134,6 +138,7 @@ public:
 private:
 	bool in_domain(u64 gva, u64 pages) const;
 	void hash(const void *data, usize bytes);
+	u64 measured_from() const;
 	bool map_page(const FrameMap &map, u64 gva, gfn_t gfn, u64 bits, Status *why);
 	u64 *take_table(u64 *gpa);
 	void blank_tables();
@@ -159,9 +164,23 @@ struct Domains : Pinned {
 	FrameMap map{map_bytes};
 	/* By view; published once, see Domain. */
 	Domain *at[view_domain + RDT_DOM_MAX] = {};
+	/* A view that is the second one of a secret: that one's first; else 0. */
+	u8 first_of[view_domain + RDT_DOM_MAX] = {};
 	u64 epochs = 0; /* used so far */
 	u64 frames = 0;
 	u32 count = 0;
+
+	/* The view that a domain is known by. */
+	[[nodiscard]] u8 home(u8 view) const
+	{
+		const u8 first = is_domain(view) ? load_acquire(first_of[view]) : u8{0};
+
+		return first ? first : view;
+	}
+	[[nodiscard]] bool is_free(u8 view) const
+	{
+		return !first_of[view] && (!at[view] || at[view]->state() == Domain::State::Gone);
+	}
 };
 
 } // namespace redoubt

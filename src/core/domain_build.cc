@@ -37,10 +37,39 @@ bool Domain::in_domain(u64 gva, u64 pages) const
 	       gva >> 63 == last >> 63 && (gate.cpl == 0 || gva >> 63 == 0);
 }
 
-const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 new_epoch, void *sha)
+/* What a domain has and a secret has not, and the other way round. */
+static const char *wrong_for_secret(const rdt_domain_desc &d)
+{
+	constexpr u32 rsp = 1u << 4, r11 = 1u << 11, all = 0xffff;
+	const bool secret = d.flags & RDT_DOM_SECRET, rewind = d.flags & RDT_DOM_REWIND;
+
+	if (rewind && !secret)
+		return "domain: a call that begins again is a secret's";
+	if (!secret && d.results)
+		return "domain: results are a secret's";
+	if (d.results & ~(all & ~rsp))
+		return "secret: which registers are results";
+	if (rewind ? !d.erased || d.erased & ~(all & ~rsp & ~r11) : d.erased || d.erasure)
+		return "secret: which registers are erased";
+	if (rewind && d.resume_gva)
+		return "secret: a call that begins again has no stub";
+	if (secret && d.windows)
+		return "secret: it has no windows";
+	return nullptr;
+}
+
+/* A secret may be loaded anywhere; what it is does not depend on it. */
+u64 Domain::measured_from() const
+{
+	return gate.secret ? page_of(gate.gate_gva) : 0;
+}
+
+const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 va_bits, u64 new_epoch,
+			   void *sha)
 {
 	/* Of a domain that is Gone nothing is believed: it may be half made after an error. */
 	gate.view = view;
+	gate.work_view = work_view;
 	gate.cpl = d.flags & RDT_DOM_USER ? 3 : 0;
 	gate.va_bits = va_bits;
 	gate.domain = true;
@@ -49,14 +78,21 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 ne
 	gate.exit_gva = d.exit_gva;
 	gate.resume_gva = d.resume_gva;
 	gate.gate_gfn = gate.exit_gfn = ~0ull;
+	gate.secret = d.flags & RDT_DOM_SECRET;
+	gate.rewind = d.flags & RDT_DOM_REWIND;
+	gate.text = RDT_ACC_X | (rdt_port_execute_only() ? 0 : RDT_ACC_R);
+	gate.results = static_cast<u16>(d.results);
+	gate.erased = static_cast<u16>(d.erased);
+	gate.erasure = d.erasure;
 
-	if (d.size != sizeof(d) || d.flags & ~u32{RDT_DOM_USER | RDT_DOM_VECTOR})
+	if (d.size != sizeof(d) ||
+	    d.flags & ~u32{RDT_DOM_USER | RDT_DOM_VECTOR | RDT_DOM_SECRET | RDT_DOM_REWIND})
 		return "domain: size or flags";
+	if (const char *wrong = wrong_for_secret(d))
+		return wrong;
 	for (u64 r : d.reserved)
 		if (r)
 			return "domain: reserved fields";
-	if (d.results || d.erased || d.erasure)
-		return "domain: fields of a secret";
 	if (d.slots < 1 || d.slots > RDT_DOM_MAX_SLOTS)
 		return "domain: number of slots";
 	if (d.windows > RDT_DOM_MAX_WINDOWS)
@@ -70,7 +106,9 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 ne
 		u64 top = d.stack_top[i];
 
 		/* Its first push goes below. */
-		if (i < d.slots ? top & 15 || top < page_size || !in_domain(page_of(top - 8), 1) : top)
+		if (i < d.slots && !gate.secret
+			    ? top & 15 || top < page_size || !in_domain(page_of(top - 8), 1)
+			    : top)
 			return "domain: a stack top";
 		gate.stack_top[i] = top;
 	}
@@ -107,11 +145,17 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 va_bits, u64 ne
 		  d.slots,
 		  d.windows,
 		  0,
-		  d.gate_gva,
-		  d.exit_gva};
+		  d.gate_gva - measured_from(),
+		  d.exit_gva - measured_from()};
+	const struct {
+		u32 results, erased;
+		u64 erasure;
+	} secret = {d.results, d.erased, d.erasure};
 
-	static_assert(sizeof(head) == 48);
+	static_assert(sizeof(head) == 48 && sizeof(secret) == 16);
 	hash(&head, sizeof(head));
+	if (gate.secret)
+		hash(&secret, sizeof(secret));
 	hash(d.stack_top, d.slots * sizeof(d.stack_top[0]));
 	hash(d.window, d.windows * sizeof(d.window[0]));
 	/* Before anything else is of the new epoch, nothing is to be found by it. */
@@ -128,6 +172,8 @@ void Domain::hash(const void *data, usize bytes)
 
 bool Domain::fits(u64 gva, u64 pages, u64 kind) const
 {
+	if (gate.secret && (kind == RDT_DOM_TABLE || kind == RDT_DOM_DATA))
+		return false;
 	if (kind == RDT_DOM_TABLE)
 		return gva == 0;
 	if (kind < RDT_DOM_TEXT || kind > RDT_DOM_EXIT || !page_aligned(gva) || gva < next_gva_ ||
@@ -153,11 +199,21 @@ void Domain::add(Run *r)
 	else if (r->kind == RDT_DOM_EXIT)
 		gate.exit_gfn = r->first;
 	for (u32 i = 0; i < r->count; i++) {
-		const u64 head[2] = {r->gva + (u64{i} << page_shift), r->kind};
+		const u64 head[2] = {r->gva + (u64{i} << page_shift) - measured_from(), r->kind};
 
 		hash(head, sizeof(head));
 		hash(r->page[i].own, page_size);
 	}
+}
+
+bool Domain::address(gfn_t gfn, u64 *gva) const
+{
+	for (const Run *r = runs; r; r = r->next)
+		if (gfn - r->first < r->count) {
+			*gva = r->gva + ((gfn - r->first) << page_shift);
+			return true;
+		}
+	return false;
 }
 
 /* By what was measured: an inside may have changed its tables. */
@@ -166,7 +222,8 @@ u8 *Domain::installable(u64 gva) const
 	for (Run *r = runs; r; r = r->next) {
 		if (r->kind == RDT_DOM_TABLE || gva < r->gva || (gva - r->gva) >> page_shift >= r->count)
 			continue;
-		if (r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_DATA)
+		if (gate.secret ? r->kind != RDT_DOM_GATE
+				: r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_DATA)
 			return nullptr;
 		return static_cast<u8 *>(r->page[(gva - r->gva) >> page_shift].own) + (gva & (page_size - 1));
 	}

@@ -12,7 +12,7 @@ rdt_event Vm::event_for(u16 type, const rdt_cpu *cpu) const
 	if (cpu) {
 		ev.vcpu = cpu->vcpu;
 		ev.cpl = cpu->cpl;
-		ev.view = cpu->view;
+		ev.view = domains() ? domains()->home(cpu->view) : cpu->view;
 		ev.rip = cpu->rip;
 		ev.cr3 = cpu->cr3;
 	} else {

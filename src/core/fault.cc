@@ -47,10 +47,12 @@ u8 Vm::access(u8 view, gfn_t gfn) const
 u8 Vm::domain_access(u8 view, gfn_t gfn) const
 {
 	const Domains *ds = domains();
-	const Domain *d = ds && is_domain(view) ? load_acquire(ds->at[view]) : nullptr;
+	const Domain *d = ds && is_domain(view) ? load_acquire(ds->at[ds->home(view)]) : nullptr;
 
 	if (!d)
 		return 0;
+	if (d->gate.secret)
+		return secret_access(*d, view, gfn);
 	if (!restricted_.test(gfn))
 		return d->shares(gfn) ? RDT_ACC_R | RDT_ACC_W : 0;
 
@@ -69,11 +71,57 @@ u8 Vm::domain_access(u8 view, gfn_t gfn) const
 	}
 }
 
+/* In its caller's address space: all that is the guest's, not to execute; its own code. */
+u8 Vm::secret_access(const Domain &d, u8 view, gfn_t gfn) const
+{
+	const Gate &gate = d.gate;
+
+	if (!restricted_.test(gfn))
+		return RDT_ACC_R | RDT_ACC_W;
+
+	const Owner o = owner(gfn);
+
+	if (!o)
+		return RDT_ACC_R;
+	if (o.view() != gate.view)
+		return 0;
+	switch (o.kind()) {
+	case RDT_DOM_GATE:
+		return view == gate.view ? gate.text : 0;
+	case RDT_DOM_TEXT:
+		return view == (gate.work_view ? gate.work_view : gate.view) ? gate.text : 0;
+	default: /* EXIT: a jump to it leaves. */
+		return 0;
+	}
+}
+
+/*
+ * Where code cannot be executed without being readable, what works on its caller's memory could be given
+ * the GATE page to work on, by another name. So a secret has two views there: one with the GATE page, one
+ * with TEXT; a jump from one to the other comes by here. The caller's page tables have no say in where it
+ * leads: the page must be as far from the gate as it was measured. (RIP: neither does an
+ * instruction lie across.)
+ */
+bool Vm::other_half(Vcpu &v, gfn_t gfn, rdt_cpu &cpu) const
+{
+	const Gate &gate = v.inside->gate;
+	const Owner o = gate.work_view ? owner(gfn) : Owner();
+	u64 gva;
+
+	if (o.view() != gate.view || (o.kind() != RDT_DOM_GATE && o.kind() != RDT_DOM_TEXT) ||
+	    !static_cast<Domain *>(v.inside)->address(gfn, &gva) ||
+	    (cpu.rip - v.slot->entered + gate.gate_gva) >> page_shift != gva >> page_shift)
+		return false;
+	v.view = cpu.view = o.kind() == RDT_DOM_GATE ? gate.view : gate.work_view;
+	cpu.dirty |= RDT_CPU_VIEW | RDT_CPU_SECRET;
+	return true;
+}
+
 void *Vm::private_page(u8 view, gfn_t gfn) const
 {
 	const Owner o = is_domain(view) && restricted_.test(gfn) ? owner(gfn) : Owner();
 
-	return o.view() == view ? o.page() : nullptr;
+	return o && o.view() == domains()->home(view) ? o.page() : nullptr;
 }
 
 int Vm::max_level(u8 view, gfn_t gfn, int level) const
@@ -160,7 +208,7 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 	u8 view = v ? v->view : view_root;
 
 	/* A write in the root view is find_action()'s to judge. */
-	if ((view != view_root || f.access != RDT_ACC_W) && access(view, gfn) & f.access)
+	if ((view != view_root || f.access != RDT_ACC_W) && access(view, gfn) & f.access && !f.mmio)
 		return RDT_V_PASS;
 
 	if (v && f.access == RDT_ACC_X && !f.vectoring && !f.walk)
@@ -170,6 +218,9 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 			if (verdict != RDT_V_PASS)
 				return verdict;
 		}
+
+	if (v && v->inside && f.access == RDT_ACC_X && !f.vectoring && !f.walk && other_half(*v, gfn, cpu))
+		return RDT_V_RESUME;
 
 	if (v && v->inside) {
 		/* A domain has nothing that the delivery of an event could use. */
@@ -189,7 +240,7 @@ rdt_verdict Vm::fault(Vcpu *v, const rdt_fault &f, rdt_cpu &cpu)
 			(void)find_action(gfn, &rule);
 			report_write(f, &cpu, rule, RDT_ACT_DENY);
 		}
-		leave(*v, cpu, static_cast<u64>(hc_eperm));
+		cut_short(*v, cpu, hc_eperm);
 		return RDT_V_RESUME;
 	}
 

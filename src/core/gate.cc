@@ -61,6 +61,24 @@ void go(rdt_cpu &cpu, u8 view, u64 rip, u64 sp, u64 cr3)
 	swap_state(v, s, RDT_VEC_ENTER);
 }
 
+/*
+ * A secret has its caller's registers. They are kept for a call that is forgotten: in the room of
+ * the context that it does not have.
+ */
+[[gnu::noinline]] void into_secret(Vcpu &v, rdt_cpu &cpu, Slot &s, const Gate &gate)
+{
+	Context &c = s.context;
+
+	for (unsigned n = 0; n < 16; n++)
+		c.gpr[n] = cpu.gpr[n];
+	c.rip = s.entered = cpu.rip;
+	c.rflags = cpu.rflags;
+	cpu.rflags = rflags_fixed | (cpu.rflags & rflags_if);
+	swap_state(v, s, RDT_VEC_ENTER);
+	cpu.view = gate.view;
+	cpu.dirty |= RDT_CPU_RFLAGS | RDT_CPU_VIEW | RDT_CPU_SECRET;
+}
+
 } // namespace
 
 /*
@@ -91,6 +109,8 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_insid
 	Slot *s = in.slots.claim(cpu.vcpu, epoch);
 
 	if (!s) {
+		if (gate.secret && !read_once(static_cast<Domain &>(in).installs))
+			return hc_enokey;
 		if (!read_once(closing_))
 			report_gate(cpu, RDT_GATE_NO_SLOT);
 		return hc_eagain;
@@ -100,9 +120,13 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_insid
 	v.inside = &in;
 	v.slot = s;
 	v.view = gate.view;
-	if (gate.domain)
-		only_arguments(v, cpu, *s);
-	go(cpu, gate.view, rip_inside, s->stack_top, gate.cr3);
+	if (gate.secret) {
+		into_secret(v, cpu, *s, gate);
+	} else {
+		if (gate.domain)
+			only_arguments(v, cpu, *s);
+		go(cpu, gate.view, rip_inside, s->stack_top, gate.cr3);
+	}
 	__atomic_fetch_add(&in.enters, 1, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -147,7 +171,11 @@ rdt_door Vm::at_door(Vcpu &v, gfn_t gfn) const
 rdt_verdict Vm::door(Vcpu &v, rdt_door door, rdt_cpu &cpu)
 {
 	if (door == RDT_DOOR_OUT) {
-		if (cpu.rip != v.inside->gate.exit_gva)
+		const Gate &gate = v.inside->gate;
+
+		/* The frame is right; a secret runs wherever its caller has it mapped. */
+		if (cpu.rip != gate.exit_gva &&
+		    (!gate.secret || (cpu.rip ^ gate.exit_gva) & (page_size - 1)))
 			return RDT_V_PASS;
 		leave(v, cpu, cpu.gpr[rax]);
 		return RDT_V_RESUME;
@@ -203,6 +231,11 @@ s64 Vm::domain_enter(Vcpu &v, rdt_cpu &cpu, u64 id)
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		return hc_enoent;
 	}
+	/* Its caller would be anywhere, and it where the caller is. */
+	if (d->gate.secret) {
+		report_gate(cpu, RDT_GATE_BAD_RIP);
+		return hc_eperm;
+	}
 	return enter(v, cpu, *d, epoch, d->gate.gate_gva);
 }
 
@@ -213,7 +246,32 @@ s64 Vm::leave(Vcpu &v, rdt_cpu &cpu, u64 result)
 		report_gate(cpu, RDT_GATE_NOT_INSIDE);
 		return hc_eperm;
 	}
+	if (v.inside->gate.secret)
+		return leave_secret(v, cpu, result);
 	return v.inside->gate.domain ? out_of_domain(v, cpu, result) : out(v, cpu, result);
+}
+
+void Vm::cut_short(Vcpu &v, rdt_cpu &cpu, s64 err)
+{
+	const u64 result = static_cast<u64>(err);
+
+	(void)(v.inside->gate.domain ? out_of_domain(v, cpu, result) : out(v, cpu, result));
+}
+
+/* With the registers that carry results. */
+[[gnu::noinline]] s64 Vm::leave_secret(Vcpu &v, rdt_cpu &cpu, u64 result)
+{
+	const u16 results = v.inside->gate.results;
+	u64 inside[16];
+
+	for (unsigned n = 0; n < 16; n++)
+		inside[n] = cpu.gpr[n];
+	cut_short(v, cpu, results & 1u << rax ? static_cast<s64>(result) : 0);
+	for (unsigned n = rcx; n < 16; n++)
+		if (results & 1u << n)
+			cpu.gpr[n] = inside[n];
+	scrub(inside, sizeof(inside));
+	return 0;
 }
 
 [[gnu::noinline]] s64 Vm::out_of_domain(Vcpu &v, rdt_cpu &cpu, u64 result)
@@ -266,6 +324,8 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 
 	if (!in)
 		return false;
+	if (in->gate.rewind)
+		return rewind(v, cpu);
 
 	Context &c = s->context;
 
@@ -274,6 +334,7 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 		cpu.gpr[n] = 0;
 	}
 	c.gpr[rsp] = cpu.rsp;
+	c.view = v.view;
 	c.rip = cpu.rip + soft_len;
 	c.rflags = cpu.rflags;
 	c.cr3 = cpu.cr3;
@@ -300,6 +361,33 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	v.inside = nullptr;
 	v.slot = nullptr;
 	v.view = view_root;
+	return true;
+}
+
+/*
+ * Nothing of a call is kept: the event strikes at the gate, before the call, and the named registers have
+ * the constant already.
+ */
+[[gnu::noinline]] bool Vm::rewind(Vcpu &v, rdt_cpu &cpu)
+{
+	Inside *in = v.inside;
+	Slot *s = v.slot;
+	const Context &c = s->context;
+	const u64 epoch = in->epoch;
+
+	for (unsigned n = 0; n < 16; n++)
+		cpu.gpr[n] = in->gate.erased & 1u << n ? in->gate.erasure : c.gpr[n];
+	swap_state(v, *s, RDT_VEC_LEAVE);
+	cpu.rflags = c.rflags;
+	cpu.dirty |= RDT_CPU_RFLAGS;
+	go(cpu, view_root, c.rip, s->caller.rsp, s->caller.cr3);
+	__atomic_fetch_add(&in->aexits, 1, __ATOMIC_RELAXED);
+	v.inside = nullptr;
+	v.slot = nullptr;
+	v.view = view_root;
+	/* Behind the last look at what it holds. */
+	if (!s->release(epoch))
+		report_gate(cpu, RDT_GATE_BAD_STATE);
 	return true;
 }
 
@@ -357,11 +445,14 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 		cpu.gpr[n] = c.gpr[n];
 	cpu.rflags = flags_of(c.rflags, in->gate.cpl, cpu.rflags);
 	cpu.dirty |= RDT_CPU_RFLAGS;
-	go(cpu, in->gate.view, c.rip, c.gpr[rsp], c.cr3);
+	/* A secret's address space is the caller's as it is now. */
+	go(cpu, c.view, c.rip, c.gpr[rsp], in->gate.secret ? cpu.cr3 : c.cr3);
+	if (in->gate.secret)
+		cpu.dirty |= RDT_CPU_SECRET;
 	swap_state(v, *s, RDT_VEC_RESUME);
 	v.inside = in;
 	v.slot = s;
-	v.view = in->gate.view;
+	v.view = c.view;
 	return 0;
 }
 
@@ -383,7 +474,7 @@ bool Vm::put(Vcpu &v, rdt_cpu &cpu, u8 soft_len, bool io)
 	if (!io)
 		return aexit(v, cpu, soft_len);
 	report_gate(cpu, RDT_GATE_IO);
-	leave(v, cpu, static_cast<u64>(hc_eperm));
+	cut_short(v, cpu, hc_eperm);
 	return true;
 }
 
@@ -393,7 +484,7 @@ bool Vm::evict(Vcpu &v, rdt_cpu &cpu)
 	if (!v.inside || !v.inside->gate.domain ||
 	    static_cast<Domain *>(v.inside)->state() == Domain::State::Sealed)
 		return false;
-	leave(v, cpu, static_cast<u64>(hc_enoent));
+	cut_short(v, cpu, hc_enoent);
 	return true;
 }
 

@@ -17,6 +17,12 @@ struct Gate {
 	u8 cpl = 0;	     /* of the caller, and of the inside */
 	u8 va_bits = 0;	     /* of the paging mode that its page tables are made for */
 	bool domain = false; /* nothing but arguments gets in, the IDT may be any */
+	bool secret = false; /* a domain in its caller's address space */
+	bool rewind = false; /* its interrupted calls are forgotten */
+	u8 text = 0;	     /* RDT_ACC_* to a secret's code */
+	u8 work_view = 0;    /* where its TEXT is, and its GATE is not; 0: both are in `view` */
+	u16 results = 0, erased = 0; /* by general register */
+	u64 erasure = 0;
 	u64 cr3 = 0;
 	u64 idt_gva = 0;
 	u64 gate_gva = 0;

@@ -42,6 +42,7 @@ struct Context {
 	u64 rip;
 	u64 rflags;
 	u64 cr3;
+	u8 view;
 };
 
 /* What the caller gets back on the way out. */
@@ -109,6 +110,7 @@ public:
 
 	Context context;
 	Caller caller;
+	u64 entered; /* a secret: where its caller has the gate */
 	u64 stack_top;
 	/* The host's room for what it swaps; nullptr: it passes. */
 	void *vector, *segments;

@@ -82,6 +82,8 @@ public:
 	/* gate.cc */
 	s64 enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_inside);
 	s64 leave(Vcpu &v, rdt_cpu &cpu, u64 result);
+	/* The call ends, with an error and nothing else of the inside. */
+	void cut_short(Vcpu &v, rdt_cpu &cpu, s64 err);
 	s64 resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags);
 	bool aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len);
 	bool put(Vcpu &v, rdt_cpu &cpu, u8 soft_len, bool io);
@@ -136,6 +138,8 @@ public:
 private:
 	s64 out(Vcpu &v, rdt_cpu &cpu, u64 result);
 	s64 out_of_domain(Vcpu &v, rdt_cpu &cpu, u64 result);
+	s64 leave_secret(Vcpu &v, rdt_cpu &cpu, u64 result);
+	bool rewind(Vcpu &v, rdt_cpu &cpu);
 	bool rule_of(gfn_t gfn, Rule *out);
 	u8 find_action(gfn_t gfn, Rule *out);
 	[[nodiscard]] const Integrity *integrity() const
@@ -159,6 +163,9 @@ private:
 		return domains_ && domains_->map.any(first, count);
 	}
 	u8 domain_access(u8 view, gfn_t gfn) const;
+	u8 secret_access(const Domain &d, u8 view, gfn_t gfn) const;
+	bool other_half(Vcpu &v, gfn_t gfn, rdt_cpu &cpu) const;
+	[[nodiscard]] u8 free_view(unsigned from) const;
 	Domain *domain_slot(u8 view);
 	Domain *domain_by_id(u64 id) const;
 	s64 may_build(u64 id, const rdt_cpu &cpu, Domain **out);
@@ -247,6 +254,7 @@ enum : s64 {
 	hc_euclean = -117,
 	hc_enospc = -28,
 	hc_edquot = -122,
+	hc_enokey = -126,
 };
 
 } // namespace redoubt

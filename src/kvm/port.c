@@ -196,6 +196,14 @@ void rdt_port_page_free(void *host, void *page)
 	atomic_long_dec(&held);
 }
 
+int rdt_port_execute_only(void)
+{
+	u64 cap;
+
+	return rdt_is_vmx && !rdmsrl_safe(MSR_IA32_VMX_EPT_VPID_CAP, &cap) &&
+	       cap & VMX_EPT_EXECUTE_ONLY_BIT;
+}
+
 void *rdt_port_sha256_begin(void)
 {
 	struct sha256_state *sha = rdt_port_alloc(sizeof(*sha));
