@@ -7,6 +7,8 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include <asm/msr.h>
+#include <asm/vmx.h>
 #include <crypto/sha2.h>
 
 #include "hook.h"
