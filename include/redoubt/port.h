@@ -87,6 +87,14 @@ void rdt_port_sha256_update(void *sha, const void *data, unsigned long len);
 void rdt_port_sha256_end(void *sha, rdt_u8 out[32]);
 
 /*
+ * AES-256-GCM in place: @aad bytes at @blob are authenticated, the @len behind them encrypted or
+ * decrypted, and behind those are the 16 bytes of the tag. 0; -EBADMSG: the tag is another's, and
+ * what is in the blob is nothing; -ENOPKG, -ENOMEM. May sleep.
+ */
+int rdt_port_seal(const rdt_u8 key[32], const rdt_u8 nonce[12], void *blob, rdt_u64 aad, rdt_u64 len);
+int rdt_port_unseal(const rdt_u8 key[32], const rdt_u8 nonce[12], void *blob, rdt_u64 aad, rdt_u64 len);
+
+/*
  * Room for two vector states (with x87 and PKRU) of one slot: its caller's and the
  * inside's. NULL: no memory, or the host cannot do it. May sleep. free() overwrites.
  */
@@ -379,6 +387,19 @@ int rdt_core_domain_destroy(struct rdt_core_vm *vm, rdt_u64 id) RDT_NOEXCEPT;
 /* @value, @fixups: copies of the host's. -EAGAIN: a thread is inside, or was interrupted there. */
 int rdt_core_domain_install(struct rdt_core_vm *vm, rdt_u64 id, const void *value, rdt_u32 len,
 			    const struct rdt_fixup *fixups, rdt_u32 nr) RDT_NOEXCEPT;
+/**
+ * rdt_core_domain_blob_bytes - how large a domain's blob is, see struct rdt_domain_blob. Or -errno.
+ */
+rdt_s64 rdt_core_domain_blob_bytes(struct rdt_core_vm *vm, rdt_u64 id) RDT_NOEXCEPT;
+/**
+ * rdt_core_domain_export - fill the host's @blob of exactly that size. After an error there is nothing
+ * in it that is anybody's secret.
+ */
+int rdt_core_domain_export(struct rdt_core_vm *vm, rdt_u64 id, const rdt_u8 key[32], void *blob,
+			   rdt_u64 bytes) RDT_NOEXCEPT;
+/* @blob: a copy of the host's; it is used up. */
+int rdt_core_domain_import(struct rdt_core_vm *vm, rdt_u64 id, const rdt_u8 key[32], void *blob,
+			   rdt_u64 bytes) RDT_NOEXCEPT;
 /**
  * rdt_core_evict - bring the vCPU out of a domain that is being destroyed. 1: it was in one, and
  * is at its caller's return address with an error; 0: nothing was to be done. On its own

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "mock_host.h"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -418,6 +419,41 @@ void rdt_port_sha256_end(void *sha, rdt_u8 out[32])
 		EVP_DigestFinal_ex(ctx, out, nullptr);
 	EVP_MD_CTX_free(ctx);
 	hashes--;
+}
+
+int redoubt::mock_cipher_error;
+
+/* AES-256-GCM; an error leaves the text in the clear, as the worst of ciphers might. */
+static int gcm(bool seal, const rdt_u8 *key, const rdt_u8 *nonce, void *blob, rdt_u64 aad, rdt_u64 len)
+{
+	auto *at = static_cast<unsigned char *>(blob), *text = at + aad, *tag = text + len;
+	const int bytes = static_cast<int>(len);
+	EVP_CIPHER_CTX *ctx;
+	int out, right;
+
+	if (redoubt::mock_cipher_error)
+		return redoubt::mock_cipher_error;
+	ctx = EVP_CIPHER_CTX_new();
+	EVP_CipherInit_ex(ctx, EVP_aes_256_gcm(), nullptr, key, nonce, seal);
+	EVP_CipherUpdate(ctx, nullptr, &out, at, static_cast<int>(aad));
+	EVP_CipherUpdate(ctx, text, &out, text, bytes);
+	if (!seal)
+		EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, RDT_DOM_BLOB_TAG, tag);
+	right = EVP_CipherFinal_ex(ctx, tag, &out);
+	if (seal)
+		EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, RDT_DOM_BLOB_TAG, tag);
+	EVP_CIPHER_CTX_free(ctx);
+	return right == 1 ? 0 : -EBADMSG;
+}
+
+int rdt_port_seal(const rdt_u8 *key, const rdt_u8 *nonce, void *blob, rdt_u64 aad, rdt_u64 len)
+{
+	return gcm(true, key, nonce, blob, aad, len);
+}
+
+int rdt_port_unseal(const rdt_u8 *key, const rdt_u8 *nonce, void *blob, rdt_u64 aad, rdt_u64 len)
+{
+	return gcm(false, key, nonce, blob, aad, len);
 }
 
 void rdt_port_unpin(void *host, void *pin)

@@ -163,6 +163,8 @@ struct MockHv {
 
 /* Are there pages that can be executed and not read? At first: yes. */
 extern bool mock_execute_only;
+/* What the cipher answers instead of doing its work; 0: it does. */
+extern int mock_cipher_error;
 
 /* Hashes begun and not ended. */
 long mock_hashes();

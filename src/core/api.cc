@@ -295,6 +295,23 @@ int rdt_core_domain_install(rdt_core_vm *vm, rdt_u64 id, const void *value, rdt_
 	return static_cast<int>(vm->vm.domain_install(id, value, len, fixups, nr));
 }
 
+rdt_s64 rdt_core_domain_blob_bytes(rdt_core_vm *vm, rdt_u64 id) noexcept
+{
+	return vm->vm.domain_blob_bytes(id);
+}
+
+int rdt_core_domain_export(rdt_core_vm *vm, rdt_u64 id, const rdt_u8 *key, void *blob,
+			   rdt_u64 bytes) noexcept
+{
+	return static_cast<int>(vm->vm.domain_export(id, key, static_cast<u8 *>(blob), bytes));
+}
+
+int rdt_core_domain_import(rdt_core_vm *vm, rdt_u64 id, const rdt_u8 *key, void *blob,
+			   rdt_u64 bytes) noexcept
+{
+	return static_cast<int>(vm->vm.domain_import(id, key, static_cast<u8 *>(blob), bytes));
+}
+
 int rdt_core_evict(rdt_core_vm *vm, rdt_core_vcpu *vcpu, rdt_cpu *cpu) noexcept
 {
 	return vm->vm.evict(vcpu->vcpu, *cpu);

@@ -458,7 +458,7 @@ s64 Vm::domain_set_quota(const rdt_domain_quota &q)
 
 	if (ended_)
 		return hc_enodev;
-	if (q.domains > RDT_DOM_MAX || q.reserved)
+	if (q.domains > RDT_DOM_MAX || q.flags & ~RDT_DOM_Q_EXPORT)
 		return hc_einval;
 	quota_ = q;
 	return 0;

@@ -85,8 +85,8 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 	gate.erased = static_cast<u16>(d.erased);
 	gate.erasure = d.erasure;
 
-	if (d.size != sizeof(d) ||
-	    d.flags & ~u32{RDT_DOM_USER | RDT_DOM_VECTOR | RDT_DOM_SECRET | RDT_DOM_REWIND})
+	if (d.size != sizeof(d) || d.flags & ~u32{RDT_DOM_USER | RDT_DOM_VECTOR | RDT_DOM_SECRET |
+						  RDT_DOM_REWIND | RDT_DOM_EXPORTABLE})
 		return "domain: size or flags";
 	if (const char *wrong = wrong_for_secret(d))
 		return wrong;

@@ -111,6 +111,10 @@ public:
 	s64 domain_set_quota(const rdt_domain_quota &q);
 	void domain_quota(rdt_domain_quota &q);
 	s64 domain_info(u32 view, rdt_domain_info &out);
+	/* domain_export.cc; the operator's. Results are 0 or more, or -errno */
+	s64 domain_blob_bytes(u64 id);
+	s64 domain_export(u64 id, const u8 *key, u8 *blob, u64 bytes);
+	s64 domain_import(u64 id, const u8 *key, u8 *blob, u64 bytes);
 	bool evict(Vcpu &v, rdt_cpu &cpu);
 	[[nodiscard]] void *private_page(u8 view, gfn_t gfn) const;
 	/* Whose a restricted frame is, if a domain's. */
@@ -168,6 +172,7 @@ private:
 	[[nodiscard]] u8 free_view(unsigned from) const;
 	Domain *domain_slot(u8 view);
 	Domain *domain_by_id(u64 id) const;
+	s64 may_move(u64 id, Domain **out) const;
 	s64 may_build(u64 id, const rdt_cpu &cpu, Domain **out);
 	Domain::Run *take_pages(const Domain &d, gfn_t first, u64 gva, u32 count, u32 kind, s64 *err);
 	void drop_run(Domain::Run *r);
@@ -255,6 +260,8 @@ enum : s64 {
 	hc_enospc = -28,
 	hc_edquot = -122,
 	hc_enokey = -126,
+	hc_eacces = -13,
+	hc_exdev = -18,
 };
 
 } // namespace redoubt

@@ -144,6 +144,8 @@ static long rdt_fd_ioctl(struct file *f, unsigned int cmd, unsigned long param)
 	case RDT_VM_DOMAIN:
 	case RDT_VM_DOM_DESTROY:
 	case RDT_VM_DOM_INSTALL:
+	case RDT_VM_DOM_EXPORT:
+	case RDT_VM_DOM_IMPORT:
 		break;
 	default:
 		return -ENOTTY;

@@ -99,8 +99,8 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg)
 			return -EPERM;
 		if (copy_from_user(&quota, arg, sizeof(quota)))
 			return -EFAULT;
-		if (quota.reserved)
-			return rdt_refuse("RDT_VM_DOM_QUOTA", "reserved is not zero");
+		if (quota.flags & ~RDT_DOM_Q_EXPORT)
+			return rdt_refuse("RDT_VM_DOM_QUOTA", "unknown flags");
 		return rdt_core_domain_set_quota(vm->core, &quota);
 	case RDT_VM_DOM_GET_QUOTA:
 		memset(&quota, 0, sizeof(quota));
@@ -141,6 +141,9 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg)
 		}
 		kfree(fixups);
 		return ret;
+	case RDT_VM_DOM_EXPORT:
+	case RDT_VM_DOM_IMPORT:
+		return rdt_domain_move(vm, cmd, arg);
 	}
 	return -ENOTTY;
 }

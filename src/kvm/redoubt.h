@@ -188,6 +188,10 @@ u8 rdt_soft_event_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip)
 /* An asynchronous exit: what @cpu says, and if an event is under way it strikes there. */
 void rdt_event_to_stub(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 soft_len);
 
+/* ---- export.c ---------------------------------------------------------------- */
+/* RDT_VM_DOM_EXPORT and _IMPORT; the VM is held. */
+long rdt_domain_move(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
+
 /* ---- dev.c ------------------------------------------------------------------ */
 /* -EINVAL, and a line in the log that says why. */
 long rdt_refuse(const char *request, const char *why);

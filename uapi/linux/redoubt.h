@@ -180,10 +180,12 @@ struct rdt_protect {
  * struct rdt_domain_quota - what a VM's guest may have of protection domains.
  * @domains: 0..29; 0, as it is at first: none. @frames_each, @frames: private pages of one,
  * of all. What exists stays. Setting needs CAP_SYS_ADMIN. -EINVAL: more domains than there are.
+ * @flags: RDT_DOM_Q_*, 0 at first.
  */
+#define RDT_DOM_Q_EXPORT	(1u << 0)	/* RDT_VM_DOM_EXPORT is allowed */
 struct rdt_domain_quota {
 	__u32 domains;
-	__u32 reserved;
+	__u32 flags;
 	__u64 frames_each;
 	__u64 frames;
 };
@@ -250,6 +252,55 @@ struct rdt_install {
 };
 #define RDT_VM_DOM_INSTALL	_IOW(RDT_IOC, 0x29, struct rdt_install)
 
+/**
+ * struct rdt_domain_export - a sealed domain's content on its way to another VM, encrypted.
+ * @key: pointer to the 32 bytes of an AES-256 key, the operator's. @blob: pointer to @bytes
+ * of room for EXPORT, or of a blob for IMPORT. @bytes: EXPORT sets it to what the blob has.
+ */
+struct rdt_domain_export {
+	__u64 id;
+	__u64 key;
+	__u64 blob;
+	__u64 bytes;
+	__u64 reserved[2];
+};
+/**
+ * struct rdt_domain_blob - how a blob begins. Then follow, encrypted, @pages of struct
+ * rdt_domain_blob_page in the order of the measurement and, in that order, as many pages; then the
+ * tag, 16 bytes, of AES-256-GCM, which covers this header, too. Frames of kind TABLE are not in it:
+ * they are made anew where the domain is built.
+ */
+struct rdt_domain_blob {
+	__u8 magic[8];		/* RDT_DOM_BLOB_MAGIC */
+	__u64 pages;
+	__u8 measurement[32];
+	__u8 nonce[12];		/* random, anew for each */
+	__u32 installs;		/* as in struct rdt_domain_info: it has them where it goes, too */
+};
+struct rdt_domain_blob_page {
+	__u64 offset;		/* from the gate page, modulo 2^64 */
+	__u64 kind;		/* RDT_DOM_TEXT... of redoubt_guest.h */
+};
+#define RDT_DOM_BLOB_MAGIC	"RDTDOMB1"
+#define RDT_DOM_BLOB_TAG	16
+#define RDT_DOM_BLOB_MAX	(1ull << 30)
+/**
+ * RDT_VM_DOM_EXPORT - the content of a sealed domain, encrypted and authenticated: nobody sees it
+ * without the key. Needs CAP_SYS_ADMIN. -EACCES: the VM's quota has no RDT_DOM_Q_EXPORT, or the
+ * domain was not made with RDT_DOM_EXPORTABLE; -ENOENT no such domain is sealed; -EBUSY a
+ * thread is inside, or was interrupted there; -ENOSPC there is less room than @bytes says now; -E2BIG it
+ * would be more than RDT_DOM_BLOB_MAX; -ENOPKG the host's kernel has no gcm(aes); -ENOMEM. While it is
+ * copied nobody gets in (RDT_HC_DOM_ENTER: -EAGAIN).
+ */
+#define RDT_VM_DOM_EXPORT	_IOWR(RDT_IOC, 0x2c, struct rdt_domain_export)
+/**
+ * RDT_VM_DOM_IMPORT - gives a domain in which no thread has ever been the content that one of equal
+ * measurement had. Needs CAP_SYS_ADMIN. -EBADMSG: another key, or the blob was changed; -EXDEV:
+ * another domain's; -EINVAL it is no blob, or not whole; -EBUSY a thread is or was inside; -EACCES not
+ * made with RDT_DOM_EXPORTABLE; -ENOENT, -ENOPKG, -ENOMEM. After an error the domain is as it was.
+ */
+#define RDT_VM_DOM_IMPORT	_IOW(RDT_IOC, 0x2d, struct rdt_domain_export)
+
 /* ---- events ----------------------------------------------------------- */
 
 #define RDT_EV_WRITE		1	/* a write to a restricted frame; @action was taken */
@@ -287,6 +338,8 @@ struct rdt_install {
 #define RDT_DOM_EV_GONE		2
 #define RDT_DOM_EV_CALLER	3	/* a call that is not the caller's to make */
 #define RDT_DOM_EV_INSTALLED	4
+#define RDT_DOM_EV_EXPORTED	8
+#define RDT_DOM_EV_IMPORTED	9
 
 /* flags */
 #define RDT_EVF_GVA		(1u << 0)	/* @gva is known */

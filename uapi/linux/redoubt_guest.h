@@ -219,6 +219,7 @@ struct rdt_driver_desc {
 #define RDT_DOM_VECTOR		(1u << 1)	/* the inside uses vector registers */
 #define RDT_DOM_SECRET		(1u << 2)	/* code with a secret in it, see below */
 #define RDT_DOM_REWIND		(1u << 3)	/* a secret whose interrupted calls begin again */
+#define RDT_DOM_EXPORTABLE	(1u << 8)	/* the operator may move its content, encrypted */
 
 struct rdt_domain_window {
 	__u64 gva;		/* page aligned */
