@@ -37,6 +37,7 @@ vhost_vsock vhost_net vmw_vsock_virtio_transport tun
 ata_piix sd_mod sr_mod nvme
 vfio vfio_pci vfio_iommu_type1 e1000e igb
 msr cpuid configfs
+gcm ghash_generic ctr
 """.split()
 
 # The guest's: what its devices need, and what a rootkit test may load.

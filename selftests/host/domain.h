@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What test_domain.c puts into its domains: three pages of code, which run wherever they
+ * What tests put into their domains: three pages of code, which run wherever they
  * are mapped one behind the other. Like the driver's inside it does what it is told.
  */
 #ifndef DOMAIN_H
