@@ -17,7 +17,7 @@ make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make bench        measure; writes build/bench.json
 make install      redoubt.ko, redoubtctl and the udev rule, into this machine
-make guest-install   redoubt_guest.ko into this machine
+make guest-install   redoubt_guest.ko and its udev rule, into this machine
 make clean
 
 KDIR=   headers of the kernel to build for; without it, both kernels of the lab
@@ -147,6 +147,7 @@ install: $(KERNELS:%=install-%) tools
 	+$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools install
 	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
 guest-install: $(KERNELS:%=guest-install-%)
+	install -D -m 644 scripts/61-redoubt-guest.rules $(DESTDIR)/usr/lib/udev/rules.d/61-redoubt-guest.rules
 
 clean:
 	rm -rf $(BUILD)

@@ -16,16 +16,22 @@
  * The extable entry is for a hypervisor that does not take the instruction at
  * all: it is #UD then, and RAX still holds the call's number.
  */
-static __always_inline long rdt_hypercall(unsigned long nr, unsigned long a, unsigned long b,
-					  unsigned long c)
+static __always_inline long rdt_hypercall4(unsigned long nr, unsigned long a, unsigned long b,
+					   unsigned long c, unsigned long d)
 {
 	long ret;
 
 	asm volatile("1: " ALTERNATIVE("vmcall", "vmmcall", X86_FEATURE_VMMCALL) "\n"
 		     "2:\n"
 		     _ASM_EXTABLE(1b, 2b)
-		     : "=a" (ret) : "a" (nr), "b" (a), "c" (b), "d" (c), "S" (0ul) : "memory");
+		     : "=a" (ret) : "a" (nr), "b" (a), "c" (b), "d" (c), "S" (d) : "memory");
 	return ret;
+}
+
+static __always_inline long rdt_hypercall(unsigned long nr, unsigned long a, unsigned long b,
+					  unsigned long c)
+{
+	return rdt_hypercall4(nr, a, b, c, 0);
 }
 
 /* kernel_map.c */
@@ -76,6 +82,9 @@ extern unsigned int rdt_slots;
 extern const char *rdt_door_name;
 extern void *rdt_test_page;
 int rdt_seal(unsigned int slots, const char *door, unsigned int test_action);
+
+/* domain_dev.c */
+int rdt_domain_dev_init(void);
 
 /* status.c */
 int rdt_status_init(void);

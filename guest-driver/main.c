@@ -164,6 +164,9 @@ static int __init redoubt_init(void)
 		err = rdt_protect_kernel(action) ?: err;
 		err = rdt_protect_module(action) ?: err;
 	}
+	/* Who cannot have domains may have the rest. */
+	if (rdt_domain_dev_init())
+		pr_err("there is no /dev/redoubt-domain\n");
 	if (err)
 		pr_err("NOT everything is protected: %d\n", err);
 	else

@@ -6,6 +6,7 @@
 #define _REDOUBT_DRIVER_H
 
 #include <linux/types.h>
+#include <linux/redoubt_domain.h>
 #include <linux/redoubt_guest.h>
 
 /* Operations of the inside: the first argument of redoubt_call(). */
@@ -33,5 +34,13 @@ long redoubt_call_wait(unsigned long op, unsigned long a, unsigned long b, unsig
 int redoubt_protect(phys_addr_t gpa, unsigned long pages, u64 attr, unsigned int flags);
 int redoubt_protect_virt(const void *start, size_t len, u64 attr, unsigned int flags);
 int redoubt_unprotect(phys_addr_t gpa, unsigned long pages);
+
+/* Protection domains: Documentation/guest-driver.md. Pointers in these structs are the kernel's. */
+struct redoubt_domain;
+struct redoubt_domain *redoubt_domain_create(struct rdt_image *image);
+int redoubt_domain_call(struct redoubt_domain *d, struct rdt_call *call);
+int redoubt_domain_enter(struct redoubt_domain *d, const u64 arg[4], s64 *result);
+int redoubt_domain_measure(struct redoubt_domain *d, u8 out[32]);
+void redoubt_domain_destroy(struct redoubt_domain *d);
 
 #endif /* _REDOUBT_DRIVER_H */
