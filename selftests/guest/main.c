@@ -72,6 +72,7 @@ static const struct tap_group groups[] = {
 	{ "B9", "nmi", test_nmi, no_inside },
 	{ "B9", "watch", test_watch, no_inside },
 	{ "B3", "foreign", test_foreign, no_inside },
+	{ "C5", "domain", test_domain },
 	{ "A3", "freeze", test_freeze, no_frozen_page },
 	{ "A9", "balloon", test_balloon, no_balloon },
 };

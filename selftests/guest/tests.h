@@ -27,6 +27,7 @@ void test_watch(struct seq_file *m);
 void test_foreign(struct seq_file *m);
 void test_freeze(struct seq_file *m);
 void test_balloon(struct seq_file *m);
+void test_domain(struct seq_file *m);
 
 /* Why these cannot run, or NULL */
 const char *no_frozen_page(void);
