@@ -55,6 +55,8 @@ static const char *wrong_for_secret(const rdt_domain_desc &d)
 		return "secret: a call that begins again has no stub";
 	if (secret && d.windows)
 		return "secret: it has no windows";
+	if (secret && d.flags & RDT_DOM_EXPORTABLE)
+		return "secret: it does not travel";
 	return nullptr;
 }
 
