@@ -9,6 +9,7 @@ make              all: modules and tools
 make modules      build/<6.1|6.12>/redoubt.ko and guest-driver/redoubt_guest.ko
 make guest        the guest's driver only; it needs no KVM
 make tools        redoubtctl
+make guest-tools  libredoubt, redoubt-domain, the key service: for the guest
 make setup        install and fetch what the build and the lab need (Debian 12)
 make unit         tests that need no virtual machine
 make lint         sparse on the C part, clang-tidy on the core; needs scripts/setup --long
@@ -18,6 +19,7 @@ make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make bench        measure; writes build/bench.json
 make install      redoubt.ko, redoubtctl and the udev rule, into this machine
 make guest-install   redoubt_guest.ko and its udev rule, into this machine
+make guest-tools-install   libredoubt and the key service, with the kit to write domains
 make clean
 
 KDIR=   headers of the kernel to build for; without it, both kernels of the lab
@@ -26,7 +28,7 @@ DESTDIR=, PREFIX=   where to install
 endef
 
 all: modules tools
-.PHONY: all modules guest tools setup unit lint check check-long demo bench install guest-install clean help
+.PHONY: all modules guest tools guest-tools guest-tools-install setup unit lint check check-long demo bench install guest-install clean help
 
 # ---------------------------------------------------------------------------
 # A kernel goes by its first two numbers. kdir is where its headers are, root the
@@ -82,6 +84,11 @@ guest: $(KERNELS:%=guest-%)
 tools:
 	+@$(MAKE) --no-print-directory -C tools/redoubtctl O=$(abspath $(BUILD))/tools
 
+# What runs in the guest's user space, and in domains
+guest-parts := libredoubt
+guest-tools:
+	+@for d in $(guest-parts); do $(MAKE) --no-print-directory -s -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools || exit; done
+
 # ---------------------------------------------------------------------------
 
 setup:
@@ -94,9 +101,12 @@ unit-core:
 	+@$(MAKE) -C selftests/unit BUILD=$(abspath $(BUILD)) check
 unit-tools:
 	+@$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools check
+unit-guest-tools:
+	+@for d in $(guest-parts); do \
+		$(MAKE) --no-print-directory -s -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools check || exit; done
 
 unit:
-	+@mkdir -p $(BUILD); $(MAKE) -ks $(KERNELS:%=unit-layout-%) unit-core unit-tools | tee $(BUILD)/unit.log || \
+	+@mkdir -p $(BUILD); $(MAKE) -ks $(KERNELS:%=unit-layout-%) unit-core unit-tools unit-guest-tools | tee $(BUILD)/unit.log || \
 		grep -q '^not ok' $(BUILD)/unit.log || echo 'not ok - all unit tests were built and run' | tee -a $(BUILD)/unit.log
 	@awk '/^ok / { ok++ } /^not ok / { bad++ } END { \
 		printf "%d passed, %d failed\n", ok, bad; exit bad || !ok }' $(BUILD)/unit.log
@@ -148,6 +158,8 @@ install: $(KERNELS:%=install-%) tools
 	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
 guest-install: $(KERNELS:%=guest-install-%)
 	install -D -m 644 scripts/61-redoubt-guest.rules $(DESTDIR)/usr/lib/udev/rules.d/61-redoubt-guest.rules
+guest-tools-install: guest-tools
+	+@for d in $(guest-parts); do $(MAKE) -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools install || exit; done
 
 clean:
 	rm -rf $(BUILD)
