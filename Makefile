@@ -85,7 +85,7 @@ tools:
 	+@$(MAKE) --no-print-directory -C tools/redoubtctl O=$(abspath $(BUILD))/tools
 
 # What runs in the guest's user space, and in domains
-guest-parts := libredoubt
+guest-parts := libredoubt keyservice
 guest-tools:
 	+@for d in $(guest-parts); do $(MAKE) --no-print-directory -s -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools || exit; done
 

@@ -3,7 +3,6 @@
  * /dev/redoubt/NAME without a virtual machine, for programs that run with this in LD_PRELOAD:
  * OUTSIDE_IMAGE is the domain's image, OUTSIDE_STATE a file with its data, shared by all.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
