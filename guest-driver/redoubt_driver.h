@@ -43,4 +43,45 @@ int redoubt_domain_enter(struct redoubt_domain *d, const u64 arg[4], s64 *result
 int redoubt_domain_measure(struct redoubt_domain *d, u8 out[32]);
 void redoubt_domain_destroy(struct redoubt_domain *d);
 
+/**
+ * struct redoubt_secret - a secret in code (redoubt_secret.h, Documentation/secrets.md).
+ * @name: of the secret, as in its section's name.
+ * @flags: RDT_DOM_VECTOR, RDT_DOM_REWIND.
+ * @slots: threads that can be inside at once. It is measured: a constant.
+ * @results: general registers that carry a result, see struct rdt_domain_desc.
+ * @erased: registers that an event finds @erasure in; with RDT_DOM_REWIND.
+ * @erasure: the erasure constant.
+ * @gate: first page.
+ * @exit: last page.
+ * @end: behind it.
+ * @id: of the host's domain, 0: it is not registered.
+ *
+ * Made by RDT_SECRET_MODULE(): scripts/secret-manifest reads it up to @erasure.
+ */
+struct redoubt_secret {
+	char name[64];
+	__u32 flags;
+	__u32 slots;
+	__u32 results;
+	__u32 erased;
+	__u64 erasure;
+	char *gate;
+	char *exit;
+	char *end;
+	__u64 id;
+	__u64 reserved;
+};
+
+#define RDT_REG_RAX	(1u << 0)	/* for @results and @erased */
+#define RDT_REG_RCX	(1u << 1)
+#define RDT_REG_RDX	(1u << 2)
+
+#define RDT_SECRET_MODULE(secret, ...)						\
+	struct redoubt_secret secret##_secret __used __section(".redoubt.secret") = {	\
+		.name = #secret, .gate = secret##_gate, .exit = secret##_exit,	\
+		.end = secret##_end, __VA_ARGS__ }
+
+int redoubt_secret_register(struct redoubt_secret *s);
+void redoubt_secret_unregister(struct redoubt_secret *s);
+
 #endif /* _REDOUBT_DRIVER_H */
