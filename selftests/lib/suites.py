@@ -161,6 +161,8 @@ def here():
                       seconds, arch=arch, kernel=kernel)
             for (arch, kernel), seconds in LAB_TEST_SECONDS.items()]
     return labs + [
+        HereSuite("secret/manifest", ("make", "-s", "-C", "selftests/secret", "manifest"), 20, short=True),
+        HereSuite("secret/aes", ("make", "-s", "-C", "selftests/secret", "aes"), 10, short=True),
         demo("npt", 40, short=True),
         demo("ept", 240),
         HereSuite("lint", ("selftests/lib/as-tap", "the checkers warn of nothing", "make", "-s", "lint"), 120),
