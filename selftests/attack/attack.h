@@ -34,5 +34,7 @@ void attack_node(struct seq_file *m);
 void attack_gate(struct seq_file *m);
 void attack_gate_mid(struct seq_file *m);
 void attack_pgtable_alias(struct seq_file *m);
+const char *no_key(void);
+void attack_scan(struct seq_file *m);
 
 #endif

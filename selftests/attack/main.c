@@ -23,6 +23,7 @@ static const struct tap_group modes[] = {
 	{ "B6", "gate", attack_gate, no_inside },
 	{ "B6", "gate-mid", attack_gate_mid, no_inside },
 	{ "B6", "pgtable-alias", attack_pgtable_alias, no_inside },
+	{ "C5", "scan", attack_scan, no_key },
 };
 
 static int __init attack_init(void)
