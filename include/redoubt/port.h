@@ -165,9 +165,9 @@ struct rdt_cpu {
 #define RDT_CPU_CR3	8
 #define RDT_CPU_VIEW	16
 /*
- * With RDT_CPU_VIEW: the view is a secret's. Who calls it controls the page tables, so that the IDT may be
- * anything: the host sees to it that no event is delivered by it, as long as the vCPU is in
- * this view, but rdt_core_aexit() is called.
+ * With RDT_CPU_VIEW: into a secret's view, or, when @view is the root, out of one. Who calls a secret
+ * controls the page tables, so its IDT may be anything: the host sees to it that in
+ * there no event is delivered by it, but rdt_core_aexit() is called.
  */
 #define RDT_CPU_SECRET	32
 

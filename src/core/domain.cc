@@ -434,6 +434,10 @@ u32 Vm::read_inside(const Vcpu &v, u64 gva, void *to, u32 n) const
 
 	if (!v.inside || !v.inside->gate.domain)
 		return 0;
+	/* Its caller's tables have no say in what its code is. */
+	if (v.inside->gate.secret)
+		return static_cast<Domain *>(v.inside)->code(gva - v.slot->entered + v.inside->gate.gate_gva,
+							      static_cast<u8 *>(to), n);
 	while (done < n) {
 		const u64 at = (gva + done) & (page_size - 1);
 		const u32 part = min_of(n - done, static_cast<u32>(page_size - at));

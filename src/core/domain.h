@@ -82,6 +82,8 @@ public:
 	/* They fit; their content is what it will be. */
 	void add(Run *r);
 
+	/* Code at an address; how many bytes of it there are. Likewise. */
+	u32 code(u64 gva, u8 *to, u32 len) const;
 	/* The address of a page of the domain's own; false: it is none. For who is inside, too. */
 	bool address(gfn_t gfn, u64 *gva) const;
 
@@ -139,6 +141,7 @@ private:
 	bool in_domain(u64 gva, u64 pages) const;
 	void hash(const void *data, usize bytes);
 	u64 measured_from() const;
+	Run *run_at(u64 gva) const;
 	bool map_page(const FrameMap &map, u64 gva, gfn_t gfn, u64 bits, Status *why);
 	u64 *take_table(u64 *gpa);
 	void blank_tables();

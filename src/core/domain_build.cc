@@ -218,18 +218,39 @@ bool Domain::address(gfn_t gfn, u64 *gva) const
 	return false;
 }
 
+Domain::Run *Domain::run_at(u64 gva) const
+{
+	for (Run *r = runs; r; r = r->next)
+		if (r->kind != RDT_DOM_TABLE && gva >= r->gva && (gva - r->gva) >> page_shift < r->count)
+			return r;
+	return nullptr;
+}
+
+static u8 *byte_of(const Domain::Run &r, u64 gva)
+{
+	return static_cast<u8 *>(r.page[(gva - r.gva) >> page_shift].own) + (gva & (page_size - 1));
+}
+
+u32 Domain::code(u64 gva, u8 *to, u32 len) const
+{
+	for (u32 n = 0; n < len; n++) {
+		const Run *r = run_at(gva + n);
+
+		if (!r || (r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_GATE))
+			return n;
+		to[n] = *byte_of(*r, gva + n);
+	}
+	return len;
+}
+
 /* By what was measured: an inside may have changed its tables. */
 u8 *Domain::installable(u64 gva) const
 {
-	for (Run *r = runs; r; r = r->next) {
-		if (r->kind == RDT_DOM_TABLE || gva < r->gva || (gva - r->gva) >> page_shift >= r->count)
-			continue;
-		if (gate.secret ? r->kind != RDT_DOM_GATE
-				: r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_DATA)
-			return nullptr;
-		return static_cast<u8 *>(r->page[(gva - r->gva) >> page_shift].own) + (gva & (page_size - 1));
-	}
-	return nullptr;
+	const Run *r = run_at(gva);
+
+	if (!r || (gate.secret ? r->kind != RDT_DOM_GATE : r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_DATA))
+		return nullptr;
+	return byte_of(*r, gva);
 }
 
 Status Domain::share(gfn_t first, u64 gva, u64 pages)

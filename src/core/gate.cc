@@ -255,6 +255,8 @@ void Vm::cut_short(Vcpu &v, rdt_cpu &cpu, s64 err)
 {
 	const u64 result = static_cast<u64>(err);
 
+	if (v.inside->gate.secret)
+		cpu.dirty |= RDT_CPU_SECRET;
 	(void)(v.inside->gate.domain ? out_of_domain(v, cpu, result) : out(v, cpu, result));
 }
 
@@ -354,6 +356,8 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 		report_gate(cpu, RDT_GATE_BAD_STATE);
 		return false;
 	}
+	if (in->gate.secret)
+		cpu.dirty |= RDT_CPU_SECRET;
 	cpu.gpr[rdi] = token;
 	cpu.rflags = rflags_fixed | (flags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS;
@@ -379,7 +383,7 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 		cpu.gpr[n] = in->gate.erased & 1u << n ? in->gate.erasure : c.gpr[n];
 	swap_state(v, *s, RDT_VEC_LEAVE);
 	cpu.rflags = c.rflags;
-	cpu.dirty |= RDT_CPU_RFLAGS;
+	cpu.dirty |= RDT_CPU_RFLAGS | RDT_CPU_SECRET;
 	go(cpu, view_root, c.rip, s->caller.rsp, s->caller.cr3);
 	__atomic_fetch_add(&in->aexits, 1, __ATOMIC_RELAXED);
 	v.inside = nullptr;

@@ -131,6 +131,8 @@ void rdt_cpu_store(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu)
 	}
 	if (cpu->dirty & RDT_CPU_VIEW)
 		rdt_cpu_set_view(vcpu, cpu->view);
+	if (unlikely(cpu->dirty & RDT_CPU_SECRET))
+		rdt_secret_cross(vcpu, cpu->view != RDT_VIEW_ROOT);
 }
 
 u8 rdt_cpu_cpl(struct kvm_vcpu *vcpu)

@@ -51,11 +51,11 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 	wrprot = rdt_orig(make_spte)(vcpu, sp, slot, pte_access, gfn, pfn, old_spte, prefetch,
 				     can_unsync, host_writable, new_spte);
 	/*
-	 * Without read there is nothing at all: no view grants less than R but
-	 * more than nothing. KVM itself cannot express "present, no access".
+	 * KVM itself cannot express "present, no access", nor make an entry that can be
+	 * executed and not read: that is a secret's, on EPT.
 	 */
 	if (!(grant & RDT_ACC_R))
-		*new_spte &= ~(rdt_is_vmx ? 7ull : (u64)_PAGE_USER);
+		*new_spte &= ~(!rdt_is_vmx ? (u64)_PAGE_USER : grant & RDT_ACC_X ? 3ull : 7ull);
 	rdt_hook_leave();
 	/* A write by a nested guest gets no further than KVM's emulator, see write.c. */
 	return wrprot || !(grant & RDT_ACC_W);
@@ -225,7 +225,7 @@ static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, i
 	return r;
 }
 
-static bool delivers_event(struct kvm_vcpu *vcpu)
+bool rdt_delivers_event(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_arch *a = &vcpu->arch;
 
@@ -258,6 +258,17 @@ static int recorded(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fau
 	return r;
 }
 
+/* No RAM there, or none to write: KVM will emulate the instruction. */
+static bool is_mmio(struct kvm *kvm, gpa_t gpa, u64 ec)
+{
+	struct kvm_memory_slot *slot;
+
+	if (ec & PFERR_RSVD_MASK)
+		return true;
+	slot = gfn_to_memslot(kvm, gpa_to_gfn(gpa));
+	return !slot || (ec & PFERR_WRITE_MASK && slot->flags & KVM_MEM_READONLY);
+}
+
 static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec,
 		   void *insn, int insn_len, u8 access)
 {
@@ -265,7 +276,7 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 		.gpa = gpa,
 		.access = access,
 		.walk = !!(ec & PFERR_GUEST_PAGE_MASK),
-		.vectoring = delivers_event(vcpu),
+		.vectoring = rdt_delivers_event(vcpu),
 	};
 	bool stepped = false;
 	struct rdt_cpu cpu;
@@ -291,6 +302,8 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	if (f.vectoring)
 		f.soft_len = rdt_soft_event_len(vm, rv, cpu.rip);
+	/* In a domain nothing is emulated: KVM would read and write the VMM's pages. */
+	f.mmio = rdt_is_domain(cpu.view) && is_mmio(vcpu->kvm, gpa, ec);
 
 	seq = rdt_core_policy_seq(vm->core);
 	switch (rdt_core_fault(vm->core, rv->core, &f, &cpu)) {
@@ -314,17 +327,6 @@ static int refused(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcpu
 	return -EIO;
 }
 
-/* No RAM there, or none to write: KVM will emulate the instruction. */
-static bool is_mmio(struct kvm *kvm, gpa_t gpa, u64 ec)
-{
-	struct kvm_memory_slot *slot;
-
-	if (ec & PFERR_RSVD_MASK)
-		return true;
-	slot = gfn_to_memslot(kvm, gpa_to_gfn(gpa));
-	return !slot || (ec & PFERR_WRITE_MASK && slot->flags & KVM_MEM_READONLY);
-}
-
 /*
  * The fault door, in and out: what a call into integrity mode costs is spent
  * here. False: it is no crossing, or not a right one.
@@ -334,7 +336,7 @@ static bool crossed(struct rdt_vm *vm, struct rdt_vcpu *rv, struct kvm_vcpu *vcp
 	enum rdt_door door = rdt_core_at_door(vm->core, rv->core, gpa_to_gfn(gpa));
 	struct rdt_cpu cpu;
 
-	if (door == RDT_DOOR_NONE || delivers_event(vcpu) || vcpu->arch.hflags & HF_GUEST_MASK)
+	if (door == RDT_DOOR_NONE || rdt_delivers_event(vcpu) || vcpu->arch.hflags & HF_GUEST_MASK)
 		return false;
 	if (door == RDT_DOOR_IN) {
 		rdt_cpu_load(vcpu, view, &cpu);
@@ -377,7 +379,7 @@ static int nested_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa_t gpa, u64
 		return r;
 	atomic64_inc(&vm->faults);
 	f.gpa = gfn_to_gpa(rv->fetched - 1);
-	f.vectoring = delivers_event(vcpu);
+	f.vectoring = rdt_delivers_event(vcpu);
 	rdt_cpu_load(vcpu, RDT_VIEW_ROOT, &cpu);
 	/* The rule may have gone meanwhile. */
 	if (rdt_core_fault(vm->core, rv->core, &f, &cpu) != RDT_V_PASS)
@@ -409,12 +411,15 @@ static noinline int attached_fault(struct rdt_vm *vm, struct kvm_vcpu *vcpu, gpa
 		r = rdt_step_emulated(vm, rv, r);
 		goto out;
 	}
+	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
+	if (unlikely(rdt_is_domain(view) && is_mmio(vcpu->kvm, gpa, ec)))
+		goto refuse;
 	/* Not ours either: MMIO. */
 	if (ec & PFERR_RSVD_MASK)
 		goto pass;
-	access = ec & PFERR_FETCH_MASK ? RDT_ACC_X : ec & PFERR_WRITE_MASK ? RDT_ACC_W : RDT_ACC_R;
 	if (likely(rdt_core_access(vm->core, view, gpa_to_gfn(gpa)) & access))
 		goto pass;
+refuse:
 	r = refused(vm, rv, vcpu, gpa, ec, insn, insn_len, access);
 	goto out;
 pass:

@@ -136,6 +136,8 @@ extern struct rdt_hook
 	rdt_hook_svm_apic_init_signal_blocked, /* cpu.c: nor starts INIT anew in there */
 	rdt_hook_vmx_apic_init_signal_blocked, /* cpu.c */
 	rdt_hook_kvm_emulate_hypercall,	   /* hypercall.c */
+	rdt_hook_gp_interception,	   /* secret.c: no event is delivered in there */
+	rdt_hook_handle_exception_nmi,	   /* secret.c */
 	rdt_hook_svm_handle_exit,	   /* step.c: every exit of a vCPU that steps */
 	rdt_hook_vmx_handle_exit,	   /* step.c */
 	rdt_hook_kvm_arch_vcpu_put,	   /* step.c: it does not go on stepping elsewhere */

@@ -49,6 +49,8 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook_kvm_vcpu_map,
 	&rdt_hook_kvm_mmu_free_obsolete_roots,
 	&rdt_hook_kvm_arch_vcpu_put,
+	&rdt_hook_gp_interception,
+	&rdt_hook_handle_exception_nmi,
 	&rdt_hook_fpu_swap_kvm_fpstate,
 	&rdt_hook_svm_handle_exit,
 	&rdt_hook_vmx_handle_exit,

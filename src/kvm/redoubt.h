@@ -79,6 +79,10 @@ struct rdt_vcpu {
 	gfn_t mapped[8];
 	/* What a nested guest of this vCPU has fetched from and must not: gfn + 1. */
 	gfn_t fetched;
+	/* secret.c: no event is delivered by the IDT; what it is outside. */
+	bool no_idt;
+	bool gp_exits;
+	u32 idt_limit;
 };
 
 /**
@@ -187,6 +191,12 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
 u8 rdt_soft_event_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip);
 /* An asynchronous exit: what @cpu says, and if an event is under way it strikes there. */
 void rdt_event_to_stub(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 soft_len);
+bool rdt_delivers_event(struct kvm_vcpu *vcpu);
+int rdt_freeze(struct kvm_vcpu *vcpu);
+
+/* ---- secret.c ---------------------------------------------------------------- */
+/* The vCPU goes into a secret, or comes out of one. */
+void rdt_secret_cross(struct kvm_vcpu *vcpu, bool in);
 
 /* ---- export.c ---------------------------------------------------------------- */
 /* RDT_VM_DOM_EXPORT and _IMPORT; the VM is held. */
