@@ -47,7 +47,7 @@ s	movq	%rbp, \n
 	op	SEC_LOAD, load
 	op	SEC_STORE, store
 	op	SEC_LOAD_GATE, load_gate
-	op	SEC_STOP, stop
+	op	SEC_WAIT, wait
 	op	SEC_UD2, do_ud2
 	op	SEC_INT3, do_int3
 	op	SEC_INT, do_int
@@ -79,13 +79,6 @@ do_gp:	movabsq	$0x8000000000000000, %rdx
 	jmp	*%rdx
 load_gate:
 	movq	(%rsi), %rax
-	jmp	out
-stop:	movq	%rdx, %r10
-	movq	%rsi, %rdi
-	movl	$PORT_STOP, %edx
-	movb	$STOP_SYNC, %al
-	outb	%al, %dx
-	leaq	(%rsi, %r10), %rax
 	jmp	out
 zero_out:
 	xorl	%eax, %eax
@@ -178,6 +171,12 @@ mac_out:
 s	movq	%rax, (%rdx)
 s	xorl	%r10d, %r10d
 s	jmp	out
+wait:	movq	$1, (%rsi)
+1:	pause
+	cmpq	$2, (%rsi)
+	jne	1b
+	movq	%rdx, %rax
+	jmp	out
 load:	movq	(%rsi), %rax
 	jmp	out
 store:	movq	%rdx, (%rsi)

@@ -17,7 +17,7 @@
 #define SEC_LOAD	2	/* *RSI, by code on TEXT */
 #define SEC_STORE	3	/* *RSI = RDX, likewise; 0 */
 #define SEC_LOAD_GATE	4	/* *RSI, by code on GATE */
-#define SEC_STOP	5	/* to the host, inside; then RSI + RDX */
+#define SEC_WAIT	5	/* *RSI = 1, until it is 2; then RDX */
 #define SEC_UD2		6
 #define SEC_INT3	7
 #define SEC_INT		8	/* int 0x90 */

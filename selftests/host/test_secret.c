@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "driver.h"
 #include "rdt.h"
@@ -439,6 +440,59 @@ static void test_reaches_out(const struct sec *s, const struct sec *other)
 	rdt_drain(r);
 }
 
+/* ---- somebody inside, on a thread of its own -------------------------------------------------- */
+
+static bool comes(const volatile uint64_t *word, uint64_t value)
+{
+	for (int i = 0; i < 20000 && *word != value; i++)
+		usleep(1000);
+	return *word == value;
+}
+
+static void start_inside(struct vcpu *who, const struct sec *s, uint64_t result)
+{
+	uint64_t *word = vm_host(vm, PLAIN + PAGE_SIZE);
+
+	*word = 0;
+	expect(s, SEC_WAIT, PLAIN + PAGE_SIZE, result);
+	vcpu_start(who, sec_call, SEC_WAIT, PLAIN + PAGE_SIZE, result, gate(s));
+	ok(comes(word, 1), "vCPU %d is inside", who->id);
+}
+
+static int64_t end_inside(struct vcpu *who)
+{
+	int64_t ret;
+
+	*(uint64_t *)vm_host(vm, PLAIN + PAGE_SIZE) = 2;
+	ret = vcpu_join(who);
+	vcpu_must_end(who, "from inside");
+	return ret;
+}
+
+/* The APIC's way: it does not wait for KVM_RUN to return. */
+static void send_nmi(struct vcpu *who)
+{
+	struct kvm_msi msi = { .address_lo = 0xfee00000u | who->id << 12, .data = 0x400 };
+
+	if (ioctl(vm->fd, KVM_SIGNAL_MSI, &msi) < 0)
+		tap_bail("KVM_SIGNAL_MSI");
+}
+
+static void test_nmis(const struct sec *s, const char *mode)
+{
+	struct sec_seen *seen;
+
+	for (int i = 0; i < 5; i++) {
+		start_inside(v1, s, 42);
+		seen = vm_var(vm, sec_seen);
+		send_nmi(v1);
+		ok(comes(&seen->count, 1), "D3 %s: an NMI inside", mode);
+		is(end_inside(v1), 42, "D5 %s: the result", mode);
+		is(seen->vector, 2, "D3 %s: its vector", mode);
+		saw(seen, 1, mode);
+	}
+}
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 static void one_event(const struct sec *s, uint64_t op, unsigned int vector, const char *what)
@@ -492,11 +546,12 @@ static void test_each_instruction(const struct sec *s, const char *mode)
 	ok(quiet(), "D3 %s: none of it is an alert", mode);
 }
 
-/* The VMM stops the vCPU at each instruction and sends an NMI. */
+/* The VMM stops the vCPU at each instruction, looks, and sends an NMI. */
 static void test_nmi_at_each(const struct sec *s, const char *mode)
 {
 	const unsigned int n = sec_steps_end - sec_steps;
-	unsigned int hits = 0, wrong = 0, results = 0, stops = 0;
+	unsigned int hits = 0, wrong = 0, results = 0, stops = 0, shown = 0;
+	struct kvm_regs regs;
 
 	for (unsigned int i = 1; i < n; i++) {
 		struct sec_seen *seen = expect(s, SEC_MAC, i, PLAIN);
@@ -507,6 +562,10 @@ static void test_nmi_at_each(const struct sec *s, const char *mode)
 		ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
 		vcpu_call(v, sec_call, SEC_MAC, i, PLAIN, gate(s));
 		stops += v->exit == KVM_EXIT_DEBUG;
+		vcpu_regs(v, &regs);
+		shown += regs.rip != (seen->rewind ? seen->gate : (uint64_t)drv_resume);
+		for (unsigned int n = 0; n < sizeof(regs) / 8; n++)
+			shown += ((uint64_t *)&regs)[n] == k[0] || ((uint64_t *)&regs)[n] == k[1];
 		debug.control = 0;
 		ioctl(v->fd, KVM_SET_GUEST_DEBUG, &debug);
 		ioctl(v->fd, KVM_NMI);
@@ -519,6 +578,7 @@ static void test_nmi_at_each(const struct sec *s, const char *mode)
 		wrong += !!seen->wrong;
 	}
 	is(stops, n - 1, "D3 %s: stopped at each of %u instructions", mode, n - 1);
+	is(shown, 0, "D6 %s: KVM_GET_REGS shows nothing of it", mode);
 	is(hits, n - 1, "D3 %s: an NMI at each", mode);
 	is(wrong, 0, "D3 D6 %s: no handler saw anything of it", mode);
 	is(results, n - 1, "D4 D5 %s: each result is right", mode);
@@ -545,11 +605,11 @@ static void test_timer(const struct sec *s, uint64_t op, uint64_t rounds, uint64
 /* A call that is interrupted all the time ends nevertheless, if it goes on where it was. */
 static void test_storm(const struct sec *s)
 {
-	struct sec_seen *seen = expect(s, SEC_SPIN, 100000, 0);
+	struct sec_seen *seen = expect(s, SEC_SPIN, 3000000, 0);
 
 	seen->period = 10000;
 	vcpu_call(v, g_timer_on, seen->period);
-	is(vcpu_call(v, sec_call, SEC_SPIN, 100000, 0, gate(s)), 0, "D5 a storm: one call ends");
+	is(vcpu_call(v, sec_call, SEC_SPIN, 3000000, 0, gate(s)), 0, "D5 a storm: one call ends");
 	vcpu_must_end(v, "a storm");
 	seen->period = 0;
 	vcpu_call(v, g_timer_off);
@@ -567,16 +627,15 @@ static void test_idt(const struct sec *s)
 	uint16_t *nmi = vm_host(vm, GUEST_IDT + 2 * 16), keep[8];
 	struct sec_seen *seen;
 
-	seen = expect(s, SEC_STOP, 30, 12);
-	vcpu_call(v, sec_call, SEC_STOP, 30, 12, gate(s));
-	is(v->stop, STOP_SYNC, "D6 an IDT that leads inside: inside");
+	start_inside(v, s, 12);
+	seen = vm_var(vm, sec_seen);
 	memcpy(keep, nmi, sizeof(keep));
 	nmi[0] = into;
 	nmi[3] = into >> 16;
 	nmi[4] = into >> 32;
 	seen->drop = 1;
-	ioctl(v->fd, KVM_NMI);
-	vcpu_resume(v);
+	send_nmi(v);
+	is(vcpu_join(v), -EFAULT, "D6 an IDT that leads inside: the handler gives up");
 	memcpy(nmi, keep, sizeof(keep));
 	vcpu_must_end(v, "an IDT that leads inside");
 	is(seen->vector, gp, "D6 an IDT that leads inside: the handler is refused");
@@ -599,11 +658,9 @@ static void test_install(const struct sec *s)
 	ok(zeros(s->gpa, SEC_PAGES * PAGE_SIZE), "D1 the VMM sees nothing of it");
 	rdt_drain(r);
 	/* Not while somebody is inside. */
-	expect(s, SEC_STOP, 30, 12);
-	vcpu_call(v1, sec_call, SEC_STOP, 30, 12, gate(s));
-	is(v1->stop, STOP_SYNC, "D1 somebody is inside");
+	start_inside(v1, s, 42);
 	fails(install(s), EAGAIN, "D1 he must not get another one");
-	is(vcpu_resume(v1), 42, "D1 he is out");
+	is(end_inside(v1), 42, "D1 he is out");
 	is(install(s), 0, "D1 now it can be");
 	rdt_drain(r);
 }
@@ -657,6 +714,8 @@ int main(void)
 	test_each_instruction(&s[1], "rewound");
 	test_nmi_at_each(&s[0], "resumed");
 	test_nmi_at_each(&s[1], "rewound");
+	test_nmis(&s[0], "resumed");
+	test_nmis(&s[1], "rewound");
 	test_timer(&s[0], SEC_SPIN, 2000, 40000, "resumed");
 	test_timer(&s[1], SEC_SPIN, 1000, 80000, "rewound");
 	test_timer(&s[0], SEC_VECTORS, 20000, 40000, "vector registers");
