@@ -50,6 +50,7 @@ struct rdt_pages {
  */
 struct redoubt_domain {
 	struct kref ref;
+	struct list_head all;
 	unsigned long dying;
 	u64 id;
 	u32 flags;
@@ -100,6 +101,8 @@ extern unsigned int rdt_domain_pages, rdt_domain_pages_total;
 int rdt_domain_errno(long host);
 int rdt_domain_reserve(unsigned long pages);
 void rdt_domain_unreserve(unsigned long pages);
+struct redoubt_domain *rdt_domain_new(void);
+int rdt_domain_life_init(void);
 void rdt_domain_put(struct redoubt_domain *d);
 bool rdt_domain_end(struct redoubt_domain *d);
 

@@ -316,14 +316,6 @@ static long hand_over(const struct build *b, struct redoubt_domain *d)
 	return ret;
 }
 
-static void end_work(struct work_struct *work)
-{
-	struct redoubt_domain *d = container_of(to_delayed_work(work), struct redoubt_domain, end);
-
-	if (rdt_domain_end(d))
-		rdt_domain_put(d);
-}
-
 /* Sealed, or an error and nothing is left of it. */
 static struct redoubt_domain *make(const struct build *b)
 {
@@ -332,14 +324,11 @@ static struct redoubt_domain *make(const struct build *b)
 
 	if (ret)
 		return ERR_PTR(ret);
-	d = kzalloc(sizeof(*d), GFP_KERNEL_ACCOUNT);
+	d = rdt_domain_new();
 	if (!d) {
 		rdt_domain_unreserve(b->pages);
 		return ERR_PTR(-ENOMEM);
 	}
-	kref_init(&d->ref);
-	INIT_LIST_HEAD(&d->list);
-	INIT_DELAYED_WORK(&d->end, end_work);
 	sema_init(&d->free, b->image->slots);
 	d->flags = b->image->flags;
 	d->slots = b->image->slots;

@@ -401,5 +401,5 @@ static struct miscdevice owner_dev = {
 
 int rdt_domain_dev_init(void)
 {
-	return misc_register(&owner_dev);
+	return rdt_domain_life_init() ?: misc_register(&owner_dev);
 }

@@ -8,7 +8,9 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/module.h>
+#include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include "domain.h"
@@ -28,6 +30,10 @@ MODULE_PARM_DESC(domain_pages_total, "pages that all protection domains may have
 
 static atomic_long_t reserved;
 
+/* All that there are, also those that are waiting for their end. */
+static DEFINE_MUTEX(all_lock);
+static LIST_HEAD(all);
+
 int rdt_domain_reserve(unsigned long pages)
 {
 	if (atomic_long_add_return(pages, &reserved) <= READ_ONCE(rdt_domain_pages_total))
@@ -40,6 +46,8 @@ void rdt_domain_unreserve(unsigned long pages)
 {
 	atomic_long_sub(pages, &reserved);
 }
+
+static void end_work(struct work_struct *work);
 
 /* A host without Redoubt answers -KVM_ENOSYS; one that has forgotten the domain, -ENOENT. */
 static bool is_gone(long host)
@@ -60,6 +68,9 @@ static void release(struct kref *ref)
 	struct redoubt_domain *d = container_of(ref, struct redoubt_domain, ref);
 	unsigned int i;
 
+	mutex_lock(&all_lock);
+	list_del(&d->all);
+	mutex_unlock(&all_lock);
 	vunmap(d->parts);
 	for (i = 0; i < RDT_DOM_MAX_WINDOWS; i++)
 		rdt_pages_free(&d->window[i]);
@@ -70,6 +81,22 @@ static void release(struct kref *ref)
 void rdt_domain_put(struct redoubt_domain *d)
 {
 	kref_put(&d->ref, release);
+}
+
+/* A domain to be; has one reference. NULL: no memory. */
+struct redoubt_domain *rdt_domain_new(void)
+{
+	struct redoubt_domain *d = kzalloc(sizeof(*d), GFP_KERNEL_ACCOUNT);
+
+	if (!d)
+		return NULL;
+	kref_init(&d->ref);
+	INIT_LIST_HEAD(&d->list);
+	INIT_DELAYED_WORK(&d->end, end_work);
+	mutex_lock(&all_lock);
+	list_add(&d->all, &all);
+	mutex_unlock(&all_lock);
+	return d;
 }
 
 /**
@@ -101,6 +128,40 @@ bool rdt_domain_end(struct redoubt_domain *d)
 	}
 	rdt_pages_free(&d->frames);
 	return true;
+}
+
+static void end_work(struct work_struct *work)
+{
+	struct redoubt_domain *d = container_of(to_delayed_work(work), struct redoubt_domain, end);
+
+	if (rdt_domain_end(d))
+		rdt_domain_put(d);
+}
+
+/*
+ * The next kernel would run into absent frames: the host does not see a reboot. Who has a domain
+ * still finds it dead.
+ */
+static int reboot(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct redoubt_domain *d;
+	int tries;
+
+	mutex_lock(&all_lock);
+	list_for_each_entry(d, &all, all)
+		for (tries = 0; d->id && tries < TRIES_QUICK; tries++) {
+			if (rdt_hypercall(RDT_HC_DOM_DESTROY, d->id, 0, 0) != -EAGAIN)
+				break;
+			usleep_range(1000, 2000);
+		}
+	mutex_unlock(&all_lock);
+	return NOTIFY_DONE;
+}
+static struct notifier_block reboot_nb = { .notifier_call = reboot };
+
+int rdt_domain_life_init(void)
+{
+	return register_reboot_notifier(&reboot_nb);
 }
 
 /**

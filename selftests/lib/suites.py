@@ -141,7 +141,7 @@ def suites():
         driver_suite("vmm", NPT[1:], test="vmm-test", module="loaded"),
         driver_suite("domain", NPT, test="domain-test"),
         driver_suite("domain-bare", (), "integrity=0 protect_kernel=0", test="domain-test"),
-        driver_suite("domain-6.12", (), "--kill 500", guest="6.12", test="domain-test", seconds=200),
+        driver_suite("domain-6.12", (), "--kill 200 --append preempt=full", guest="6.12", test="domain-test", seconds=200),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
