@@ -48,6 +48,8 @@ static int call_it(struct redoubt_domain *d, void __user *arg)
 	void *buf;
 	int err;
 
+	if (d->flags & RDT_DOM_USER)
+		return -EOPNOTSUPP;
 	if (copy_from_user(&call, arg, sizeof(call)))
 		return -EFAULT;
 	if (call.in_len > d->part)

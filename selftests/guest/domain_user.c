@@ -386,7 +386,7 @@ static long free_kb(void)
 	return kb;
 }
 
-static void test_kill(int times)
+static void test_kill(int times, bool ring3)
 {
 	int i, status, killed = 0, by_itself = 0, seen[3] = {};
 	long before = 0, after;
@@ -402,6 +402,8 @@ static void test_kill(int times)
 		/* Per-CPU lists and caches are filled by the first ones. */
 		if (i == 3)
 			before = free_kb();
+		if (!pid && ring3)
+			ring3_victim(stage);
 		if (!pid)
 			victim();
 		/* On a slow machine all of it takes longer. */
@@ -448,7 +450,13 @@ int main(int argc, char **argv)
 		ok(fails(call(fd, DOM_ECHO, "x", 1, &(char){ 0 }, 1, &(int64_t){ 0 }), ENODEV), "C8 destroyed by the operator");
 		ok(!ioctl(fd, RDT_DOMAIN_UNPUBLISH), "C8 the administrator clears it away");
 	} else if (!strcmp(what, "kill")) {
-		test_kill(argc > 2 ? atoi(argv[2]) : 50);
+		test_kill(argc > 2 ? atoi(argv[2]) : 50, false);
+	} else if (!strcmp(what, "kill-ring3")) {
+		test_kill(argc > 2 ? atoi(argv[2]) : 50, true);
+	} else if (!strcmp(what, "ring3")) {
+		test_ring3();
+	} else if (!strcmp(what, "ring3-past")) {
+		test_ring3_past();
 	} else {
 		fd = control();
 		test_create(fd);

@@ -41,6 +41,11 @@ int call(int fd, uint64_t op, const void *in, uint32_t in_len, void *out, uint32
 int control(void);
 bool wait_ok(void);
 
+/* domain_ring3.c. Makes a domain and runs in it until it is killed; says how far it has come. */
+void ring3_victim(int *stage);
+void test_ring3(void);
+void test_ring3_past(void);
+
 __attribute__((format(printf, 2, 3)))
 void ok(bool right, const char *fmt, ...);
 int tap_end(void);
