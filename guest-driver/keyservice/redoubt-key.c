@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 
+#include "agent.h"
 #include "client.h"
 
 static const char help[] =
@@ -22,6 +23,7 @@ static const char help[] =
 	"  erase KEY\n"
 	"  lock KEY         it cannot be erased any more; lock all: and no new ones are made\n"
 	"  list\n"
+	"  agent SOCKET     an SSH agent: ssh signs with these keys (SSH_AUTH_SOCK=SOCKET)\n"
 	"  attest KEY       asks the domain for its measurement, signed with the key, and checks it\n";
 
 static int fail(const char *what, long err)
@@ -132,7 +134,7 @@ int main(int argc, char **argv)
 	};
 	const char *device = RDT_KEY_DEVICE, *command;
 	uint8_t out[RDT_KEY_PUBLIC];
-	int all = 0, fd;
+	int all = 0, is_agent, fd;
 	uint32_t key = 0;
 
 	if (argc > 2 && !strcmp(argv[1], "--device")) {
@@ -140,7 +142,8 @@ int main(int argc, char **argv)
 		argv += 2;
 		argc -= 2;
 	}
-	if (argc == 3) {
+	is_agent = argc == 3 && !strcmp(argv[1], "agent");
+	if (argc == 3 && !is_agent) {
 		char *end;
 
 		key = (uint32_t)strtoul(argv[2], &end, 10);
@@ -158,6 +161,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "redoubt-key: %s\n", rdt_error());
 		return 1;
 	}
+	if (is_agent)
+		return agent(fd, argv[2]), perror("redoubt-key: agent"), 1;
 	if (!strcmp(command, "list"))
 		return list(fd);
 	if (!strcmp(command, "attest"))
