@@ -14,9 +14,7 @@
 #define MESSAGE (sizeof(struct rdt_key_request) + RDT_KEY_MESSAGE)
 
 RDT_DOMAIN(8, 4, MESSAGE, 0);
-RDT_PLACEHOLDER(seed, RDT_KEY_PLACEHOLDER);
-
-_Static_assert(sizeof(RDT_KEY_INSTALLED) == 8, "its zero included");
+RDT_PLACEHOLDER(seed, RDT_KEY_SEED);
 
 struct key {
 	uint32_t sequence;
@@ -116,18 +114,18 @@ static long generate(uint32_t nr, uint8_t *public_key)
 
 static long install(uint32_t nr, uint8_t *public_key)
 {
-	uint8_t given[RDT_KEY_PLACEHOLDER];
+	uint8_t seed[RDT_KEY_SEED];
+	unsigned int any = 0;
 	long ret = -RDT_ENOENT;
 
-	/* From behind: the mark comes last, so what is before a mark is whole. */
-	for (int i = RDT_KEY_PLACEHOLDER - 1; i >= 0; i--)
-		given[i] = rdt_placeholder_seed[i];
-	if (rdt_equal(given + RDT_KEY_SEED, RDT_KEY_INSTALLED, sizeof(RDT_KEY_INSTALLED)))
-		ret = add(nr, RDT_KEY_IS_INSTALLED, given, public_key);
+	for (int i = 0; i < RDT_KEY_SEED; i++)
+		any |= seed[i] = rdt_placeholder_seed[i];
+	if (any)
+		ret = add(nr, RDT_KEY_IS_INSTALLED, seed, public_key);
 	if (ret >= 0)
-		for (int i = 0; i < RDT_KEY_PLACEHOLDER; i++)
+		for (int i = 0; i < RDT_KEY_SEED; i++)
 			rdt_placeholder_seed[i] = 0;
-	rdt_wipe(given, sizeof(given));
+	rdt_wipe(seed, sizeof(seed));
 	return ret;
 }
 

@@ -32,8 +32,8 @@ struct rdt_key_request {
  */
 #define RDT_KEY_GENERATE	1	/* a new key, random bytes from the CPU. -EIO: it has none */
 #define RDT_KEY_IMPORT		2	/* behind the request: the seed (RFC 8032's private key) */
-#define RDT_KEY_INSTALL		3	/* from what the host's operator has put at placeholder "seed";
-					 * that is wiped. -ENOENT: nothing there (yet) */
+#define RDT_KEY_INSTALL		3	/* the seed that the host's operator has put at placeholder
+					 * "seed"; that is wiped. -ENOENT: nothing there (yet) */
 #define RDT_KEY_PUBLIC_KEY	4	/* -> public key. -ENOENT: no such key */
 #define RDT_KEY_SIGN		5	/* behind the request: the message -> signature. -EPERM: it begins
 					 * as an attestation does */
@@ -67,12 +67,5 @@ struct rdt_key_attestation {
 	uint32_t reserved;
 	uint8_t signature[RDT_KEY_SIGNATURE];
 };
-
-/*
- * What the operator installs at placeholder "seed": 32 bytes, then these, last: before they
- * are there nothing is.
- */
-#define RDT_KEY_PLACEHOLDER	40
-#define RDT_KEY_INSTALLED	"RDTSEED"	/* with its zero: 8 bytes */
 
 #endif

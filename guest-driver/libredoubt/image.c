@@ -319,11 +319,21 @@ void rdt_image_free(struct rdt_image *image)
 
 /* ---- symbols ---------------------------------------------------------------------------- */
 
-static int find_symbol(Elf *elf, const char *symbol, uint64_t *gva, uint64_t *bytes)
+/* For a name that goes into the operator's files: what a compiler makes, and nothing else. */
+static int is_name(const char *s)
 {
+	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_");
+
+	return n && n <= 64 && !s[n] && !(*s >= '0' && *s <= '9');
+}
+
+static int each_symbol(Elf *elf, rdt_placeholder_fn *each, void *context)
+{
+	static const char prefix[] = "rdt_placeholder_";
 	Elf_Scn *scn = NULL;
 	GElf_Shdr sh;
 	GElf_Sym sym;
+	int ret = 0;
 
 	while ((scn = elf_nextscn(elf, scn))) {
 		Elf_Data *data;
@@ -331,37 +341,30 @@ static int find_symbol(Elf *elf, const char *symbol, uint64_t *gva, uint64_t *by
 		if (!gelf_getshdr(scn, &sh) || sh.sh_type != SHT_SYMTAB || !sh.sh_entsize)
 			continue;
 		data = elf_getdata(scn, NULL);
-		for (size_t i = 0; data && i < sh.sh_size / sh.sh_entsize && gelf_getsym(data, i, &sym); i++) {
+		for (size_t i = 0; data && !ret && i < sh.sh_size / sh.sh_entsize && gelf_getsym(data, i, &sym); i++) {
 			const char *name = elf_strptr(elf, sh.sh_link, sym.st_name);
 
-			if (name && !strcmp(name, symbol)) {
-				*gva = sym.st_value;
-				*bytes = sym.st_size;
-				return 1;
-			}
+			if (name && !strncmp(name, prefix, sizeof(prefix) - 1) && is_name(name + sizeof(prefix) - 1) &&
+			    sym.st_size >= 1 && sym.st_size <= RDT_PAGE)
+				ret = each(context, name + sizeof(prefix) - 1, sym.st_value, sym.st_size);
 		}
 	}
-	return 0;
+	return ret;
 }
 
-int rdt_image_placeholder(const char *path, const char *name, uint64_t *gva, uint64_t *bytes)
+int rdt_image_placeholders(const char *path, rdt_placeholder_fn *each, void *context)
 {
-	char symbol[128] = "rdt_placeholder_";
 	GElf_Ehdr ehdr;
 	size_t size;
 	void *file;
 	Elf *elf;
-	int err = rdt_read_file(path, &file, &size);
+	int ret = rdt_read_file(path, &file, &size);
 
-	if (err)
-		return err;
-	strncat(symbol, name, sizeof(symbol) - strlen(symbol) - 1);
+	if (ret)
+		return ret;
 	elf = elf_of(file, size, &ehdr);
-	if (!elf)
-		err = -ENOEXEC;
-	else if (!find_symbol(elf, symbol, gva, bytes))
-		err = rdt_fail(-ENOENT, "%s: no placeholder %s", path, name);
+	ret = elf ? each_symbol(elf, each, context) : -ENOEXEC;
 	elf_end(elf);
 	free(file);
-	return err;
+	return ret;
 }

@@ -22,8 +22,8 @@ static const char help[] =
 	"    a published domain, or an image\n"
 	"redoubt-domain call NAME OP [HEX] [--room BYTES] [--raw]\n"
 	"    call it; the input in hexadecimal digits, - for standard input\n"
-	"redoubt-domain placeholder FILE NAME\n"
-	"    where the host's operator installs a value\n"
+	"redoubt-domain manifest FILE\n"
+	"    JSON for the host's operator: measurement, and where values are installed\n"
 	"redoubt-domain unpublish NAME\n"
 	"    destroy a published domain\n";
 
@@ -111,7 +111,7 @@ static int load(int argc, char **argv)
 	return keep ? 0 : wait_for_signal(&set);
 }
 
-/* ---- measure, info, placeholder -------------------------------------------------------------- */
+/* ---- measure, info, manifest -------------------------------------------------------------- */
 
 static int measure(int argc, char **argv)
 {
@@ -178,16 +178,45 @@ static int info(int argc, char **argv)
 	return 0;
 }
 
-static int placeholder(int argc, char **argv)
-{
-	uint64_t gva, bytes;
+struct listed {
+	uint64_t base;		/* the gate's page: offsets count from there */
+	unsigned int count;
+};
 
-	if (argc != 3)
-		return usage();
-	if (rdt_image_placeholder(argv[1], argv[2], &gva, &bytes))
-		return complain();
-	printf("%#llx %llu\n", (unsigned long long)gva, (unsigned long long)bytes);
+static int print_placeholder(void *context, const char *name, uint64_t gva, uint64_t bytes)
+{
+	struct listed *l = context;
+
+	printf("%s\n    { \"name\": \"%s\", \"offset\": %lld, \"length\": %llu }", l->count++ ? "," : "", name,
+	       (long long)(gva - l->base), (unsigned long long)bytes);
 	return 0;
+}
+
+/* Documentation/redoubtctl.md, "Manifest" */
+static int manifest(int argc, char **argv)
+{
+	uint8_t sha[RDT_MEASUREMENT];
+	struct listed l = { 0 };
+	struct rdt_image *im;
+	int err;
+
+	if (argc != 2)
+		return usage();
+	if (rdt_image_load(argv[1], &im) || rdt_image_measure(im, sha))
+		return complain();
+	printf("{\n  \"redoubt_manifest\": 1,\n  \"measurement\": \"");
+	for (int i = 0; i < RDT_MEASUREMENT; i++)
+		printf("%02x", sha[i]);
+	printf("\",\n  \"placeholders\": [");
+	l.base = im->gate_gva & -RDT_PAGE;
+	rdt_image_free(im);
+	err = rdt_image_placeholders(argv[1], print_placeholder, &l);
+	printf("\n  ]\n}\n");
+	if (!err && !l.count) {
+		fprintf(stderr, "redoubt-domain: %s has no placeholder\n", argv[1]);
+		err = 1;
+	}
+	return err < 0 ? complain() : err;
 }
 
 /* ---- call ----------------------------------------------------------------------------------- */
@@ -264,7 +293,7 @@ int main(int argc, char **argv)
 		int (*run)(int argc, char **argv);
 	} commands[] = {
 		{ "load", load }, { "measure", measure }, { "info", info }, { "call", call },
-		{ "placeholder", placeholder }, { "unpublish", unpublish },
+		{ "manifest", manifest }, { "unpublish", unpublish },
 	};
 
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")))

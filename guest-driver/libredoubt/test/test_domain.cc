@@ -46,6 +46,17 @@ private:
 	rdt_image *im_ = nullptr;
 };
 
+struct Placeholder {
+	std::string name;
+	uint64_t gva, bytes;
+};
+
+int note(void *found, const char *name, uint64_t gva, uint64_t bytes)
+{
+	static_cast<std::vector<Placeholder> *>(found)->push_back({name, gva, bytes});
+	return 0;
+}
+
 } // namespace
 
 TEST(C11, InAndOut)
@@ -164,18 +175,22 @@ TEST(C11, AHolderThatWasKilled)
 TEST(C11, APlaceholderIsWhereItSays)
 {
 	Domain d("test.dom");
-	uint64_t gva = 0, bytes = 0;
+	std::vector<Placeholder> found;
 
-	ASSERT_EQ(rdt_image_placeholder("test.dom", "word", &gva, &bytes), 0) << rdt_error();
-	EXPECT_EQ(bytes, 8u);
+	ASSERT_EQ(rdt_image_placeholders("test.dom", note, &found), 0) << rdt_error();
+	ASSERT_EQ(found.size(), 1u);
+	EXPECT_EQ(found[0].name, "word");
+	EXPECT_EQ(found[0].bytes, 8u);
 	EXPECT_EQ(d.call(9, "", 8), 8);
 	EXPECT_EQ(d.word(0), 0u);
-	memcpy(reinterpret_cast<void *>(gva), "operator", 8);
+	memcpy(reinterpret_cast<void *>(found[0].gva), "operator", 8);
 	EXPECT_EQ(d.call(9, "", 8), 8);
 	EXPECT_EQ(d.out, "operator");
-	EXPECT_EQ(rdt_image_placeholder("test.dom", "other", &gva, &bytes), -ENOENT);
-	EXPECT_EQ(rdt_image_placeholder("test.dom", std::string(500, 'x').c_str(), &gva, &bytes), -ENOENT);
-	EXPECT_EQ(rdt_image_placeholder("/dev/null", "word", &gva, &bytes), -ENOEXEC);
+	EXPECT_EQ(rdt_image_placeholders("test.dom", [](void *, auto...) { return 7; }, nullptr), 7);
+	EXPECT_EQ(rdt_image_placeholders("/dev/null", note, &found), -ENOEXEC);
+	EXPECT_EQ(rdt_image_placeholders("/bin/sh", note, &found), 0);
+	EXPECT_EQ(rdt_image_placeholders("vector.dom", note, &found), 0);
+	EXPECT_EQ(found.size(), 1u);
 }
 
 TEST(C11, CxxAndVectorRegisters)

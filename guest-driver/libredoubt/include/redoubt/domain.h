@@ -153,9 +153,9 @@ int rdt_lock(struct rdt_lock *l) __attribute__((warn_unused_result));
 void rdt_unlock(struct rdt_lock *l);
 
 /**
- * RDT_PLACEHOLDER - an array that the host's operator fills (redoubtctl domain install) when the
- * domain is sealed. Zero until then; not in the measurement. Its address:
- * redoubt-domain info FILE. It may change at any time: volatile.
+ * RDT_PLACEHOLDER - an array that the host's operator fills when the domain is sealed (redoubtctl secret
+ * install, with the manifest of redoubt-domain manifest FILE). Zero until then; not in
+ * the measurement. He can do it while nobody is inside: between calls, and volatile therefore.
  */
 #define RDT_PLACEHOLDER(name, bytes)							\
 	__attribute__((section(".rdt.placeholder"), used, aligned(64)))			\

@@ -41,10 +41,12 @@ RDT_API void rdt_image_free(struct rdt_image *image);
 RDT_API int rdt_image_measure(const struct rdt_image *image, uint8_t measurement[RDT_MEASUREMENT]);
 
 /**
- * rdt_image_placeholder - where RDT_PLACEHOLDER(@name, ...) is: for the host's operator.
- * -ENOENT: no such placeholder, or the file has no symbols.
+ * rdt_image_placeholders - each RDT_PLACEHOLDER() of an image: for the host's operator.
+ * @each: called with its name, linear address and size, until it returns something
+ * else than 0, which is then returned.
  */
-RDT_API int rdt_image_placeholder(const char *path, const char *name, uint64_t *gva, uint64_t *bytes);
+typedef int rdt_placeholder_fn(void *context, const char *name, uint64_t gva, uint64_t bytes);
+RDT_API int rdt_image_placeholders(const char *path, rdt_placeholder_fn *each, void *context);
 
 /**
  * rdt_domain_create - load an image into a domain of its own, which ends with the last
