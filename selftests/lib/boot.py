@@ -143,7 +143,7 @@ class Boot:
             for s in self.suites:
                 f.write(f"{s.name} {s.seconds * self.patience()} {s.module} {self.fill(s.command)}\n")
                 for pattern, place in s.files:
-                    found = glob.glob(f"{TOP}/{self.fill(pattern)}")
+                    found = glob.glob(os.path.join(TOP, self.fill(pattern)))
                     if not found:
                         raise FileNotFoundError(f"{s.name}: nothing at {self.fill(pattern)}")
                     os.makedirs(root + place, exist_ok=True)

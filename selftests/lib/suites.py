@@ -112,6 +112,21 @@ def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", modul
                  needs=(("-C", "selftests/guest"),), **more)
 
 
+def key_suite(name, hosts, guest="6.1", long=NPT, **more):
+    """The key service in a domain of the guest's, and the guest's OpenSSL."""
+    tools = "build/guest-tools"
+    return Suite(f"guest/{name}", f"{LIB}/key-test", hosts, long, module="free",
+                 lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
+                 overlays=(f"build/{guest}/guest-tests/overlay",),
+                 files=(("selftests/guest/key-test", LIB), ("selftests/guest/guest-tap", LIB),
+                        (f"{tools}/redoubt-*", "/guest/overlay/usr/local/bin"),
+                        ("/usr/bin/openssl", "/guest/overlay/usr/local/bin"),
+                        (f"{tools}/redoubt.so", f"/guest/overlay{LIB}"),
+                        (f"{tools}/key.dom", f"/guest/overlay{LIB}"),
+                        ("guest-driver/keyservice/test/key-test", f"/guest/overlay{LIB}")),
+                 needs=(("-C", "selftests/guest"), ("guest-tools",)), **more)
+
+
 def load_suite(name, hosts, long, options, **more):
     """insmod and rmmod: what must be refused, what must not be left behind."""
     return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free", lab=("--smp", "1"),
@@ -142,6 +157,8 @@ def suites():
         driver_suite("domain", NPT, test="domain-test"),
         driver_suite("domain-bare", (), "integrity=0 protect_kernel=0", test="domain-test"),
         driver_suite("domain-6.12", (), "--kill 200 --append preempt=full", guest="6.12", test="domain-test", seconds=200),
+        key_suite("key", NPT, long=NPT + EPT[:1], seconds=80),
+        key_suite("key-6.12", (), guest="6.12", seconds=80),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
