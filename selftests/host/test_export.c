@@ -8,24 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "domain.h"
+#include "dom.h"
 #include "driver.h"
-#include "rdt.h"
 #include "tap.h"
-#include "vmm.h"
 
 #define RAM	(64ul << 20)
-#define DESC	GUEST_FREE
-#define DOMS	(GUEST_FREE + 0x400000)		/* DOM_SIZE each */
-#define DOM_SIZE 0x40000ul
-#define GVA	0x7e8000000000ul
-#define DATA	(DOM_CODE_PAGES * PAGE_SIZE)
-#define DATA_PAGES 3				/* the last one is the slots' stacks */
-#define PAGES	(DOM_CODE_PAGES + DATA_PAGES)
-#define TABLES	0x20000ul
-#define TABLE_PAGES 8
 #define BLOB	(sizeof(struct rdt_domain_blob) + \
-		 PAGES * (sizeof(struct rdt_domain_blob_page) + PAGE_SIZE) + RDT_DOM_BLOB_TAG)
+		 DOM_PAGES * (sizeof(struct rdt_domain_blob_page) + PAGE_SIZE) + RDT_DOM_BLOB_TAG)
 #define WORDS	24				/* written inside, all over the data */
 
 extern char dom_intel;
@@ -37,22 +26,6 @@ struct side {
 	struct vcpu *v;
 	struct rdt *r;
 };
-
-/* In the guest: one more argument than vcpu_call() passes. */
-static u64 hc_args[5];
-
-static u64 g_hc_args(void)
-{
-	return guest_hc(hc_args[0], hc_args[1], hc_args[2], hc_args[3], hc_args[4]);
-}
-
-static int64_t hc(struct side *s, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
-{
-	uint64_t *arg = *vm_var(s->vm, hc_args);
-
-	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
-	return vcpu_call(s->v, g_hc_args);
-}
 
 static void set_quota(struct side *s, uint32_t flags)
 {
@@ -76,62 +49,11 @@ static void side_close(struct side *s)
 	vm_destroy(s->vm);
 }
 
-/* ---- a domain; @word: what its data begins with when it is sealed ------------------------- */
-
-struct dom {
-	struct side *s;
-	uint64_t gpa;
-	uint64_t id;
-};
-
-static int add(const struct dom *d, uint64_t at, uint64_t pages, uint64_t kind)
-{
-	return hc(d->s, RDT_HC_DOM_ADD, d->id, d->gpa + at, kind == RDT_DOM_TABLE ? 0 : GVA + at,
-		  RDT_DOM_PAGES(pages, kind)) != 0;
-}
-
-static struct dom make(struct side *s, int nr, uint32_t flags, uint64_t word)
-{
-	struct dom d = { .s = s, .gpa = DOMS + nr * DOM_SIZE };
-	struct rdt_domain_desc *desc = vm_host(s->vm, DESC);
-	int64_t id;
-
-	memcpy(vm_host(s->vm, d.gpa), dom_code, DOM_CODE_PAGES * PAGE_SIZE);
-	*(uint8_t *)vm_host(s->vm, d.gpa + (&dom_intel - dom_code)) = guest_is_intel;
-	memset(vm_host(s->vm, d.gpa + DATA), 0, DATA_PAGES * PAGE_SIZE);
-	*(uint64_t *)vm_host(s->vm, d.gpa + DATA) = word;
-	*desc = (struct rdt_domain_desc){
-		.size = sizeof(*desc),
-		.flags = flags,
-		.gate_gva = GVA + DOM_GATE_AT,
-		.exit_gva = GVA + PAGE_SIZE + DOM_EXIT_AT,
-		.resume_gva = (uint64_t)drv_resume,
-		.slots = 1,
-		.stack_top = { GVA + DATA + DATA_PAGES * PAGE_SIZE },
-	};
-	id = hc(s, RDT_HC_DOM_CREATE, DESC, 0, 0, 0);
-	if (id <= 0)
-		tap_bail("domain %d: %ld", nr, (long)id);
-	d.id = id;
-	if (add(&d, 0, 1, RDT_DOM_GATE) | add(&d, PAGE_SIZE, 1, RDT_DOM_EXIT) |
-	    add(&d, 2 * PAGE_SIZE, 1, RDT_DOM_TEXT) | add(&d, DATA, DATA_PAGES, RDT_DOM_DATA) |
-	    add(&d, TABLES, TABLE_PAGES, RDT_DOM_TABLE) | (hc(s, RDT_HC_DOM_SEAL, d.id, 0, 0, 0) != 0))
-		tap_bail("domain %d is not made", nr);
-	rdt_drain(s->r);
-	return d;
-}
-
-static int64_t dom_call(const struct dom *d, uint64_t op, uint64_t a, uint64_t b)
-{
-	int64_t ret = vcpu_call(d->s->v, g_drv_call, op, a, b, d->gpa + DOM_GATE_AT);
-
-	vcpu_must_end(d->s->v, "a call into a domain");
-	return ret;
-}
+/* ---- what is written inside, to be found again ------------------------------------------ */
 
 static uint64_t word_at(int i)
 {
-	return GVA + DATA + 16 + (i * 499ul * 8) % (2 * PAGE_SIZE - 64);
+	return DOM_GVA + DOM_DATA + 16 + (i * 499ul * 8) % (2 * PAGE_SIZE - 64);
 }
 
 /* No two bytes alike in a row, and not those of another. */
@@ -142,27 +64,27 @@ static uint64_t word(int i)
 
 /* ---- the calls ------------------------------------------------------------------------------ */
 
-static int move(const struct dom *d, unsigned long cmd, const uint8_t *k, uint8_t *blob, uint64_t *bytes)
+static int move(struct side *s, const struct dom *d, unsigned long cmd, const uint8_t *k, uint8_t *blob, uint64_t *bytes)
 {
 	struct rdt_domain_export x = {
 		.id = d->id, .key = (uint64_t)k, .blob = (uint64_t)blob, .bytes = *bytes,
 	};
-	int ret = ioctl(d->s->r->fd, cmd, &x);
+	int ret = ioctl(s->r->fd, cmd, &x);
 
 	*bytes = x.bytes;
 	return ret;
 }
 
-static int export(const struct dom *d, uint8_t *blob)
+static int export(struct side *s, const struct dom *d, uint8_t *blob)
 {
 	uint64_t bytes = BLOB;
 
-	return move(d, RDT_VM_DOM_EXPORT, key, blob, &bytes);
+	return move(s, d, RDT_VM_DOM_EXPORT, key, blob, &bytes);
 }
 
-static int import(const struct dom *d, const uint8_t *k, const uint8_t *blob, uint64_t bytes)
+static int import(struct side *s, const struct dom *d, const uint8_t *k, const uint8_t *blob, uint64_t bytes)
 {
-	return move(d, RDT_VM_DOM_IMPORT, k, (uint8_t *)blob, &bytes);
+	return move(s, d, RDT_VM_DOM_IMPORT, k, (uint8_t *)blob, &bytes);
 }
 
 static bool event(struct side *s, unsigned int code)
@@ -200,19 +122,19 @@ static uint64_t pieces_in(const uint8_t *blob, const uint8_t *content, uint64_t 
 static void test_blob(const uint8_t *blob, const struct rdt_domain_info *info)
 {
 	const struct rdt_domain_blob *head = (const void *)blob;
-	static uint8_t content[PAGES * PAGE_SIZE], again[BLOB];
+	static uint8_t content[DOM_PAGES * PAGE_SIZE], again[BLOB];
 
 	memcpy(content, dom_code, DOM_CODE_PAGES * PAGE_SIZE);
 	content[&dom_intel - dom_code] = guest_is_intel;
-	*(uint64_t *)(content + DATA) = 0x1234;
+	*(uint64_t *)(content + DOM_DATA) = 0x1234;
 	for (int i = 0; i < WORDS; i++)
-		*(uint64_t *)(content + (word_at(i) - GVA)) = word(i);
-	ok(!memcmp(head->magic, RDT_DOM_BLOB_MAGIC, 8) && head->pages == PAGES, "C5 what it is, is said");
+		*(uint64_t *)(content + (word_at(i) - DOM_GVA)) = word(i);
+	ok(!memcmp(head->magic, RDT_DOM_BLOB_MAGIC, 8) && head->pages == DOM_PAGES, "C5 what it is, is said");
 	ok(!memcmp(head->measurement, info->measurement, 32), "C5 and of which domain");
 	is(pieces_in(blob, content, sizeof(content)), 0, "C5 eight bytes of the content are nowhere in it");
 	/* That the search finds what is there: */
 	memcpy(again, blob, BLOB);
-	memcpy(again + 0x1003, content + (word_at(5) - GVA), 8);
+	memcpy(again + 0x1003, content + (word_at(5) - DOM_GVA), 8);
 	is(pieces_in(again, content, sizeof(content)), 1, "C5 (they would be found)");
 }
 
@@ -226,11 +148,11 @@ static void test_leave(struct side *from, const struct dom *d, const struct dom 
 	pid_t child;
 	int status;
 
-	fails(export(d, blob), EACCES, "C5 without the operator's leave nothing is exported");
+	fails(export(from, d, blob), EACCES, "C5 without the operator's leave nothing is exported");
 	set_quota(from, RDT_DOM_Q_EXPORT);
-	fails(export(fixed, blob), EACCES, "C5 nor a domain that was not made for it");
-	fails(import(fixed, key, blob, BLOB), EACCES, "C5 nor imported into one");
-	fails(move(d, RDT_VM_DOM_EXPORT, key, blob, &bytes), ENOSPC, "C5 no room");
+	fails(export(from, fixed, blob), EACCES, "C5 nor a domain that was not made for it");
+	fails(import(from, fixed, key, blob, BLOB), EACCES, "C5 nor imported into one");
+	fails(move(from, d, RDT_VM_DOM_EXPORT, key, blob, &bytes), ENOSPC, "C5 no room");
 	is(bytes, BLOB, "C5 how much it takes");
 	x.reserved[1] = 1;
 	fails(ioctl(from->r->fd, RDT_VM_DOM_EXPORT, &x), EINVAL, "C5 reserved is not zero");
@@ -246,7 +168,7 @@ static void test_leave(struct side *from, const struct dom *d, const struct dom 
 	if (!child) {
 		if (setgid(65534) || setuid(65534))
 			_exit(2);
-		_exit(export(d, blob) != -1 || errno != EPERM || import(d, key, blob, BLOB) != -1 || errno != EPERM);
+		_exit(export(from, d, blob) != -1 || errno != EPERM || import(from, d, key, blob, BLOB) != -1 || errno != EPERM);
 	}
 	waitpid(child, &status, 0);
 	is(status, 0, "C5 neither is for who has no CAP_SYS_ADMIN");
@@ -258,7 +180,7 @@ static void test_busy(struct side *from, const struct dom *d, uint8_t *blob)
 {
 	vcpu_call(from->v, g_drv_call, DOM_STOP, 20, 22, d->gpa + DOM_GATE_AT);
 	is(from->v->stop, STOP_SYNC, "C5 a thread is inside");
-	fails(export(d, blob), EBUSY, "C5 no export then");
+	fails(export(from, d, blob), EBUSY, "C5 no export then");
 	is(vcpu_resume(from->v), 42, "C5 which harms nobody");
 	vcpu_must_end(from->v, "a thread inside");
 	rdt_drain(from->r);
@@ -266,7 +188,7 @@ static void test_busy(struct side *from, const struct dom *d, uint8_t *blob)
 
 /* ---- on the other side ---------------------------------------------------------------------------- */
 
-static void test_bad(const struct dom *d, const uint8_t *good, const uint8_t *other)
+static void test_bad(struct side *to, const struct dom *d, const uint8_t *good, const uint8_t *other)
 {
 	static const uint64_t at[] = {
 		sizeof(struct rdt_domain_blob), sizeof(struct rdt_domain_blob) + 9, 4096, BLOB / 2,
@@ -277,25 +199,25 @@ static void test_bad(const struct dom *d, const uint8_t *good, const uint8_t *ot
 	for (unsigned int i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
 		memcpy(bad, good, BLOB);
 		bad[at[i]] ^= 1 << i % 8;
-		fails(import(d, key, bad, BLOB), EBADMSG, "C5 a flipped bit at %lu", at[i]);
+		fails(import(to, d, key, bad, BLOB), EBADMSG, "C5 a flipped bit at %lu", at[i]);
 	}
 	for (unsigned int i = 0; i < 32; i += 31) {
 		memcpy(wrong, key, 32);
 		wrong[i] ^= 0x80;
-		fails(import(d, wrong, good, BLOB), EBADMSG, "C5 another key (byte %u)", i);
+		fails(import(to, d, wrong, good, BLOB), EBADMSG, "C5 another key (byte %u)", i);
 	}
 	memcpy(bad, good, BLOB);
 	bad[20] ^= 1;
-	fails(import(d, key, bad, BLOB), EXDEV, "C5 another measurement");
-	fails(import(d, key, other, BLOB), EXDEV, "C5 another domain's, whole and genuine");
+	fails(import(to, d, key, bad, BLOB), EXDEV, "C5 another measurement");
+	fails(import(to, d, key, other, BLOB), EXDEV, "C5 another domain's, whole and genuine");
 	bad[20] ^= 1, bad[0] = 'X';
-	fails(import(d, key, bad, BLOB), EINVAL, "C5 not a blob");
-	bad[0] = good[0], bad[8] = PAGES - 1;
-	fails(import(d, key, bad, BLOB), EINVAL, "C5 it says it has fewer pages");
+	fails(import(to, d, key, bad, BLOB), EINVAL, "C5 not a blob");
+	bad[0] = good[0], bad[8] = DOM_PAGES - 1;
+	fails(import(to, d, key, bad, BLOB), EINVAL, "C5 it says it has fewer pages");
 	for (uint64_t n = 0; n < BLOB; n += n < 64 ? 63 : BLOB / 2 - 40)
-		fails(import(d, key, good, n), EINVAL, "C5 cut off after %lu bytes", n);
-	fails(import(d, key, good, BLOB - 1), EINVAL, "C5 cut off before its last byte");
-	fails(import(d, key, good, BLOB + 1), EINVAL, "C5 too long");
+		fails(import(to, d, key, good, n), EINVAL, "C5 cut off after %lu bytes", n);
+	fails(import(to, d, key, good, BLOB - 1), EINVAL, "C5 cut off before its last byte");
+	fails(import(to, d, key, good, BLOB + 1), EINVAL, "C5 too long");
 	free(bad);
 }
 
@@ -310,31 +232,32 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	side_open(&from);
 	set_quota(&from, 0);
-	a = make(&from, 0, RDT_DOM_EXPORTABLE, 0x1234);
-	fixed = make(&from, 1, 0, 0x1234);
-	other = make(&from, 2, RDT_DOM_EXPORTABLE, 0x1235);
+	a = dom_make(from.vm, 0, RDT_DOM_EXPORTABLE, 0x1234);
+	fixed = dom_make(from.vm, 1, 0, 0x1234);
+	other = dom_make(from.vm, 2, RDT_DOM_EXPORTABLE, 0x1235);
+	rdt_drain(from.r);
 	for (int i = 0; i < WORDS; i++)
 		wrong += dom_call(&a, DOM_STORE, word_at(i), word(i)) != 0;
 	is(wrong, 0, "C5 a domain computes something that nobody else knows");
 	test_leave(&from, &a, &fixed, blob);
 	test_busy(&from, &a, blob);
-	is(export(&a, blob), 0, "C5 exported");
+	is(export(&from, &a, blob), 0, "C5 exported");
 	ok(event(&from, RDT_DOM_EV_EXPORTED), "C5 which is an event");
 	is(ioctl(from.r->fd, RDT_VM_DOMAIN, &info), 0, "C7 the measurement");
 	test_blob(blob, &info);
 	is(dom_call(&a, DOM_LOAD, word_at(3), 0), word(3), "C5 the domain is as it was");
-	fails(import(&a, key, blob, BLOB), EBUSY, "C5 nothing is imported where a thread has been");
-	is(export(&other, other_blob), 0, "C5 another one is exported, too");
+	fails(import(&from, &a, key, blob, BLOB), EBUSY, "C5 nothing is imported where a thread has been");
+	is(export(&from, &other, other_blob), 0, "C5 another one is exported, too");
 	rdt_drain(from.r);
 
 	side_open(&to);
 	set_quota(&to, 0);
-	b = make(&to, 3, RDT_DOM_EXPORTABLE, 0x1234);
-	spoiled = make(&to, 1, RDT_DOM_EXPORTABLE, 0x1234);
-	test_bad(&b, blob, other_blob);
-	test_bad(&spoiled, blob, other_blob);
+	b = dom_make(to.vm, 3, RDT_DOM_EXPORTABLE, 0x1234);
+	spoiled = dom_make(to.vm, 1, RDT_DOM_EXPORTABLE, 0x1234);
+	test_bad(&to, &b, blob, other_blob);
+	test_bad(&to, &spoiled, blob, other_blob);
 	rdt_drain(to.r);
-	is(import(&b, key, blob, BLOB), 0, "C5 imported into another VM, at another place");
+	is(import(&to, &b, key, blob, BLOB), 0, "C5 imported into another VM, at another place");
 	ok(event(&to, RDT_DOM_EV_IMPORTED), "C5 which is an event");
 	for (int i = 0; i < WORDS; i++)
 		wrong += dom_call(&b, DOM_LOAD, word_at(i), 0) != (int64_t)word(i);
@@ -343,9 +266,9 @@ int main(void)
 	for (int i = 0; i < WORDS; i++)
 		wrong += dom_call(&spoiled, DOM_LOAD, word_at(i), 0) != 0;
 	is(wrong, 0, "C5 what was refused has changed nothing");
-	is(dom_call(&spoiled, DOM_LOAD, GVA + DATA, 0), 0x1234, "C5 and the rest is as it was made");
+	is(dom_call(&spoiled, DOM_LOAD, DOM_GVA + DOM_DATA, 0), 0x1234, "C5 and the rest is as it was made");
 	set_quota(&to, RDT_DOM_Q_EXPORT);
-	is(export(&b, back), 0, "C5 and exported from there");
+	is(export(&to, &b, back), 0, "C5 and exported from there");
 	ok(memcmp(back + 48, blob + 48, 12) && memcmp(back + 64, blob + 64, 32), "C5 with another nonce");
 
 	side_close(&to);
