@@ -3,6 +3,7 @@
 #include "client.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <limits>
 
 #include <fcntl.h>
@@ -36,7 +37,27 @@ constexpr Reason reasons[] = {
 	{RDT_VM_PROTECT, EBUSY, "a frame holds a structure that KVM itself writes"},
 	{RDT_VM_PROTECT, ENOENT, "no frame of the range is protected"},
 	{RDT_VM_PROTECT, EUCLEAN, "the tree of monitored pages is corrupt"},
-	{RDT_VM_DETACH, EBUSY, "the guest is in integrity mode"},
+	{RDT_VM_DETACH, EBUSY, "the guest is in integrity mode, or has domains"},
+	{RDT_VM_DOM_QUOTA, EPERM, "needs CAP_SYS_ADMIN"},
+	{RDT_VM_DOM_DESTROY, ENOENT, "there is no such domain"},
+	{RDT_VM_DOM_DESTROY, EAGAIN, "a thread is inside; nobody new gets in"},
+	{RDT_VM_DOM_INSTALL, EPERM, "needs CAP_SYS_ADMIN"},
+	{RDT_VM_DOM_INSTALL, ENOENT, "no such domain is sealed"},
+	{RDT_VM_DOM_INSTALL, EFAULT, "a place is on no page of the domain that takes values"},
+	{RDT_VM_DOM_INSTALL, EAGAIN, "a thread is inside, or was interrupted there"},
+	{RDT_VM_DOM_EXPORT, EPERM, "needs CAP_SYS_ADMIN"},
+	{RDT_VM_DOM_EXPORT, EACCES, "the VM's quota does not allow it (quota --export on), or the domain was not made for it"},
+	{RDT_VM_DOM_EXPORT, ENOENT, "no such domain is sealed"},
+	{RDT_VM_DOM_EXPORT, EBUSY, "a thread is inside, or was interrupted there"},
+	{RDT_VM_DOM_EXPORT, ENOPKG, "the host's kernel has no gcm(aes)"},
+	{RDT_VM_DOM_IMPORT, EPERM, "needs CAP_SYS_ADMIN"},
+	{RDT_VM_DOM_IMPORT, EACCES, "the domain was not made for it"},
+	{RDT_VM_DOM_IMPORT, ENOENT, "no such domain is sealed"},
+	{RDT_VM_DOM_IMPORT, EBUSY, "a thread is or has been inside"},
+	{RDT_VM_DOM_IMPORT, ENOPKG, "the host's kernel has no gcm(aes)"},
+	{RDT_VM_DOM_IMPORT, EBADMSG, "another key, or the blob was changed"},
+	{RDT_VM_DOM_IMPORT, EXDEV, "the blob is another domain's"},
+	{RDT_VM_DOM_IMPORT, EINVAL, "no blob of a domain, or not whole"},
 };
 
 [[noreturn]] void fail(unsigned long request, std::string what)
@@ -55,6 +76,19 @@ constexpr Reason reasons[] = {
 std::string vm_name(uint32_t id)
 {
 	return "vm " + std::to_string(id);
+}
+
+std::string domain_name(uint64_t id)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "domain 0x%llx", static_cast<unsigned long long>(id));
+	return text;
+}
+
+uint64_t address(const void *p)
+{
+	return reinterpret_cast<uintptr_t>(p);
 }
 
 } // namespace
@@ -216,6 +250,107 @@ void Vm::detach(bool force) const
 {
 	// The flags are the argument itself.
 	call(RDT_VM_DETACH, force ? reinterpret_cast<void *>(RDT_DETACH_FORCE) : nullptr, "detach");
+}
+
+// False, and nothing thrown, when it fails with this one errno.
+bool Vm::call_unless(int code, unsigned long request, void *arg, const std::string &what) const
+{
+	if (sys_->ioctl(fd_.get(), request, arg) >= 0)
+		return true;
+	if (errno == code)
+		return false;
+	fail(request, vm_name(id_) + ": " + what);
+}
+
+std::vector<rdt_domain_info> Vm::domains() const
+{
+	std::vector<rdt_domain_info> all;
+
+	for (uint32_t view = 0;;) {
+		rdt_domain_info info{};
+
+		info.view = view;
+		if (!call_unless(ENOENT, RDT_VM_DOMAIN, &info, "domains"))
+			return all;
+		if (info.view < view)
+			throw Error(vm_name(id_) + ": domains: the list does not go on");
+		view = info.view + 1;
+		all.push_back(info);
+	}
+}
+
+rdt_domain_info Vm::domain(uint64_t id) const
+{
+	for (const rdt_domain_info &info : domains())
+		if (info.id == id)
+			return info;
+	throw Error(vm_name(id_) + ": there is no " + domain_name(id), ENOENT);
+}
+
+rdt_domain_quota Vm::quota() const
+{
+	rdt_domain_quota quota{};
+
+	call(RDT_VM_DOM_GET_QUOTA, &quota, "quota");
+	return quota;
+}
+
+void Vm::set_quota(const rdt_domain_quota &quota) const
+{
+	rdt_domain_quota request = quota;
+
+	call(RDT_VM_DOM_QUOTA, &request, "set quota");
+}
+
+bool Vm::destroy(uint64_t id) const
+{
+	__u64 arg = id;
+
+	return call_unless(EAGAIN, RDT_VM_DOM_DESTROY, &arg, domain_name(id));
+}
+
+bool Vm::install(uint64_t id, const Secret &value, const std::vector<rdt_fixup> &fixups) const
+{
+	rdt_install request{};
+
+	request.id = id;
+	request.value = address(value.data());
+	request.len = static_cast<__u32>(value.size());
+	request.fixups = address(fixups.data());
+	request.nr = static_cast<__u32>(fixups.size());
+	return call_unless(EAGAIN, RDT_VM_DOM_INSTALL, &request, domain_name(id) + ": install");
+}
+
+std::vector<uint8_t> Vm::export_domain(uint64_t id, const Secret &key) const
+{
+	const std::string what = domain_name(id) + ": export";
+	std::vector<uint8_t> blob;
+	rdt_domain_export request{};
+
+	request.id = id;
+	request.key = address(key.data());
+	// How much it is, the first call tells; a sealed domain does not grow.
+	while (!call_unless(ENOSPC, RDT_VM_DOM_EXPORT, &request, what)) {
+		if (request.bytes <= blob.size() || request.bytes > RDT_DOM_BLOB_MAX)
+			throw Error(vm_name(id_) + ": " + what + ": the module's answer makes no sense");
+		blob.resize(request.bytes);
+		request.blob = address(blob.data());
+	}
+	if (request.bytes > blob.size())
+		throw Error(vm_name(id_) + ": " + what + ": the module's answer makes no sense");
+	blob.resize(request.bytes);
+	return blob;
+}
+
+void Vm::import_domain(uint64_t id, const Secret &key, const std::vector<uint8_t> &blob) const
+{
+	rdt_domain_export request{};
+
+	request.id = id;
+	request.key = address(key.data());
+	request.blob = address(blob.data());
+	request.bytes = blob.size();
+	call(RDT_VM_DOM_IMPORT, &request, (domain_name(id) + ": import").c_str());
 }
 
 void Vm::seen(uint64_t seq) const

@@ -12,6 +12,7 @@
 #include <linux/redoubt_guest.h>
 
 #include "ring.h"
+#include "secret.h"
 #include "sys.h"
 
 namespace redoubt::client {
@@ -29,12 +30,25 @@ public:
 	void protect(uint64_t gpa, uint64_t pages, unsigned action, unsigned cls) const;
 	void detach(bool force) const;
 
+	// Protection domains, by view.
+	std::vector<rdt_domain_info> domains() const;
+	rdt_domain_info domain(uint64_t id) const;
+	rdt_domain_quota quota() const;
+	void set_quota(const rdt_domain_quota &quota) const;
+	// False: a thread is inside; ask again.
+	bool destroy(uint64_t id) const;
+	bool install(uint64_t id, const Secret &value, const std::vector<rdt_fixup> &fixups) const;
+	// @key: 32 bytes. What is between is a struct rdt_domain_blob.
+	std::vector<uint8_t> export_domain(uint64_t id, const Secret &key) const;
+	void import_domain(uint64_t id, const Secret &key, const std::vector<uint8_t> &blob) const;
+
 	EventRing events() const;
 	// What poll() on fd() compares the newest event with.
 	void seen(uint64_t seq) const;
 
 private:
 	void call(unsigned long request, void *arg, const char *what) const;
+	bool call_unless(int code, unsigned long request, void *arg, const std::string &what) const;
 
 	Sys *sys_;
 	Fd fd_;

@@ -96,6 +96,22 @@ uint32_t FakeModule::add_vm(int32_t pid, uint32_t records)
 	return last_id_;
 }
 
+FakeDomain &FakeModule::add_domain(uint32_t id, uint32_t view, uint8_t measured, uint32_t flags)
+{
+	std::lock_guard guard(lock_);
+	FakeDomain &domain = vm(id).domains[view];
+
+	domain.info.id = 0x100 + view;
+	domain.info.view = view;
+	domain.info.state = measured ? RDT_DOM_SEALED : RDT_DOM_BUILDING;
+	domain.info.flags = flags;
+	domain.info.slots = 2;
+	domain.info.frames = 11;
+	domain.info.gate_gva = 0xffffffffc0002010;
+	memset(domain.info.measurement, measured, sizeof(domain.info.measurement));
+	return domain;
+}
+
 void FakeModule::raise(uint32_t id, rdt_event event)
 {
 	std::lock_guard guard(lock_);
@@ -246,6 +262,9 @@ int FakeModule::vm_ioctl(int fd, uint32_t id, unsigned long request, void *arg)
 		info.ranges = vm.regions.size();
 		for (const auto &[gpa, region] : vm.regions)
 			info.frames += region.pages;
+		info.domains = static_cast<__u32>(vm.domains.size());
+		for (const auto &[view, domain] : vm.domains)
+			info.domain_frames += domain.info.frames;
 		*static_cast<rdt_vm_info *>(arg) = info;
 		return 0;
 	}
@@ -284,6 +303,14 @@ int FakeModule::vm_ioctl(int fd, uint32_t id, unsigned long request, void *arg)
 		vm.regions[protect->gpa] = {protect->gpa, protect->pages, protect->action, protect->cls, 0, 0};
 		return 0;
 	}
+	case RDT_VM_DOMAIN:
+	case RDT_VM_DOM_GET_QUOTA:
+	case RDT_VM_DOM_QUOTA:
+	case RDT_VM_DOM_DESTROY:
+	case RDT_VM_DOM_INSTALL:
+	case RDT_VM_DOM_EXPORT:
+	case RDT_VM_DOM_IMPORT:
+		return domain_ioctl(vm, request, arg);
 	case RDT_VM_DETACH:
 		if (reinterpret_cast<uintptr_t>(arg) & ~uintptr_t{RDT_DETACH_FORCE})
 			return fail(EINVAL);
@@ -298,6 +325,133 @@ int FakeModule::vm_ioctl(int fd, uint32_t id, unsigned long request, void *arg)
 		return 0;
 	}
 	return fail(ENOTTY);
+}
+
+int FakeModule::domain_ioctl(FakeVm &vm, unsigned long request, void *arg)
+{
+	const auto find = [&](uint64_t id) {
+		const auto it = vm.domains.find(id & 0xff);
+
+		return it != vm.domains.end() && it->second.info.id == id ? &it->second : nullptr;
+	};
+
+	switch (request) {
+	case RDT_VM_DOMAIN: {
+		auto *info = static_cast<rdt_domain_info *>(arg);
+		const auto it = vm.domains.lower_bound(info->view);
+
+		if (it == vm.domains.end())
+			return fail(ENOENT);
+		*info = it->second.info;
+		if (info->state == RDT_DOM_BUILDING)
+			memset(info->measurement, 0, sizeof(info->measurement));
+		return 0;
+	}
+	case RDT_VM_DOM_GET_QUOTA:
+		*static_cast<rdt_domain_quota *>(arg) = vm.quota;
+		return 0;
+	case RDT_VM_DOM_QUOTA: {
+		const auto *quota = static_cast<rdt_domain_quota *>(arg);
+
+		if (!may_set_policy)
+			return fail(EPERM);
+		if (quota->domains > RDT_DOM_MAX || quota->flags & ~RDT_DOM_Q_EXPORT)
+			return fail(EINVAL);
+		vm.quota = *quota;
+		return 0;
+	}
+	case RDT_VM_DOM_DESTROY: {
+		FakeDomain *domain = find(*static_cast<__u64 *>(arg));
+
+		if (!domain)
+			return fail(ENOENT);
+		domain->info.state = RDT_DOM_DYING;
+		if (domain->busy-- > 0)
+			return fail(EAGAIN);
+		vm.domains.erase(domain->info.view);
+		return 0;
+	}
+	case RDT_VM_DOM_INSTALL: {
+		const auto *install = static_cast<rdt_install *>(arg);
+		const auto *fixups = reinterpret_cast<const rdt_fixup *>(install->fixups);
+		const auto *value = reinterpret_cast<const uint8_t *>(install->value);
+		FakeDomain *domain = find(install->id);
+
+		if (!may_set_policy)
+			return fail(EPERM);
+		if (!install->len || install->len > 4096 || !install->nr || install->nr > RDT_MAX_FIXUPS || install->reserved)
+			return fail(EINVAL);
+		for (uint32_t i = 0; i < install->nr; i++)
+			if (!fixups[i].len || fixups[i].len > install->len || fixups[i].from > install->len - fixups[i].len)
+				return fail(EINVAL);
+		if (!domain || domain->info.state != RDT_DOM_SEALED)
+			return fail(ENOENT);
+		for (uint32_t i = 0; i < install->nr; i++)
+			if (fixups[i].offset < domain->first || fixups[i].offset + fixups[i].len > domain->end)
+				return fail(EFAULT);
+		if (domain->busy-- > 0)
+			return fail(EAGAIN);
+		for (uint32_t i = 0; i < install->nr; i++)
+			for (uint32_t k = 0; k < fixups[i].len; k++)
+				domain->memory[fixups[i].offset + k] = value[fixups[i].from + k];
+		domain->info.installs++;
+		return 0;
+	}
+	case RDT_VM_DOM_EXPORT:
+		return move_domain(vm, true, *static_cast<rdt_domain_export *>(arg));
+	default:
+		return move_domain(vm, false, *static_cast<rdt_domain_export *>(arg));
+	}
+}
+
+// A cipher of this model's own: what is exported is only to come back, or not. The blob has
+// the first page of the memory.
+int FakeModule::move_domain(FakeVm &vm, bool out, rdt_domain_export &move)
+{
+	constexpr size_t bytes = sizeof(rdt_domain_blob) + 4096 + RDT_DOM_BLOB_TAG;
+	const auto it = vm.domains.find(move.id & 0xff);
+	auto *head = reinterpret_cast<rdt_domain_blob *>(move.blob);
+	uint8_t *text = reinterpret_cast<uint8_t *>(head + 1), *tag = text + 4096;
+	const auto *key = reinterpret_cast<const uint8_t *>(move.key);
+	uint8_t sum[RDT_DOM_BLOB_TAG] = {};
+
+	if (!may_set_policy)
+		return fail(EPERM);
+	if (!all_zero(move.reserved))
+		return fail(EINVAL);
+	if (it == vm.domains.end() || it->second.info.id != move.id || it->second.info.state != RDT_DOM_SEALED)
+		return fail(ENOENT);
+	FakeDomain &domain = it->second;
+	if (!(domain.info.flags & RDT_DOM_EXPORTABLE) || (out && !(vm.quota.flags & RDT_DOM_Q_EXPORT)))
+		return fail(EACCES);
+	if (out) {
+		const bool room = move.bytes >= bytes;
+
+		move.bytes = bytes;
+		if (!room)
+			return fail(ENOSPC);
+		memset(head, 0, sizeof(*head));
+		memcpy(head->magic, RDT_DOM_BLOB_MAGIC, sizeof(head->magic));
+		memcpy(head->measurement, domain.info.measurement, sizeof(head->measurement));
+		head->pages = 1;
+		for (int i = 0; i < 4096; i++)
+			text[i] = domain.memory[i] ^ key[i % 32] ^ 0x5a;
+	} else if (move.bytes != bytes || memcmp(head->magic, RDT_DOM_BLOB_MAGIC, sizeof(head->magic))) {
+		return fail(EINVAL);
+	} else if (memcmp(head->measurement, domain.info.measurement, sizeof(head->measurement))) {
+		return fail(EXDEV);
+	}
+	if (domain.busy-- > 0 || (!out && domain.info.enters))
+		return fail(EBUSY);
+	for (int i = 0; i < 4096; i++)
+		sum[i % sizeof(sum)] = static_cast<uint8_t>(sum[i % sizeof(sum)] * 3 + text[i] + key[i % 32]);
+	if (out)
+		memcpy(tag, sum, sizeof(sum));
+	else if (memcmp(tag, sum, sizeof(sum)))
+		return fail(EBADMSG);
+	for (int i = 0; !out && i < 4096; i++)
+		domain.memory[i] = text[i] ^ key[i % 32] ^ 0x5a;
+	return 0;
 }
 
 void *FakeModule::map(int fd, size_t size)

@@ -41,6 +41,14 @@ private:
 	rdt_ring *ring_;
 };
 
+// What a domain has is a sparse memory by offset from the gate page.
+struct FakeDomain {
+	rdt_domain_info info{};
+	std::map<int64_t, uint8_t> memory;
+	int64_t first = 0, end = 0x3000;	// where values may go
+	int busy = 0;				// so many tries find a thread inside
+};
+
 struct FakeVm {
 	explicit FakeVm(uint32_t records) : ring(records) {}
 
@@ -50,6 +58,8 @@ struct FakeVm {
 	bool listed = true;	// neither dead nor detached
 	bool inside = false;	// the guest is in integrity mode
 	std::map<uint64_t, rdt_region> regions;
+	rdt_domain_quota quota{};
+	std::map<uint32_t, FakeDomain> domains;	// by view
 };
 
 class FakeModule : public Sys {
@@ -59,12 +69,14 @@ public:
 	bool in_sysfs = true;
 	uint32_t version = RDT_UAPI_VERSION;
 	uint32_t policy = 0;
-	bool may_set_policy = true;
+	bool may_set_policy = true;		// and what else is for CAP_SYS_ADMIN only
 	std::string link = "anon_inode:kvm-vm";
 	std::function<void()> on_poll;	// what happens while a reader waits
 
 	uint32_t add_vm(int32_t pid, uint32_t records = RDT_RING_RECORDS);
 	FakeVm &vm(uint32_t id) { return *vms_.at(id); }
+	// A sealed domain, its measurement 32 times one byte. 0: it is being built.
+	FakeDomain &add_domain(uint32_t id, uint32_t view, uint8_t measured, uint32_t flags = 0);
 	void raise(uint32_t id, rdt_event event);
 	// The two ways a VM ends. The descriptor says so first, then the last event does.
 	void kill(uint32_t id) { end(id, RDT_EV_VM_DEAD); }
@@ -81,6 +93,8 @@ public:
 private:
 	int device_ioctl(unsigned long request, void *arg);
 	int vm_ioctl(int fd, uint32_t id, unsigned long request, void *arg);
+	int domain_ioctl(FakeVm &vm, unsigned long request, void *arg);
+	int move_domain(FakeVm &vm, bool out, rdt_domain_export &move);
 	int open_vm(uint32_t id);
 	uint32_t vm_of(int fd);
 

@@ -58,6 +58,35 @@ constexpr Name gate_code_table[] = {
 	{RDT_GATE_IO, "io"},
 };
 
+constexpr Name domain_code_table[] = {
+	{RDT_DOM_EV_SEALED, "sealed"},
+	{RDT_DOM_EV_GONE, "gone"},
+	{RDT_DOM_EV_CALLER, "caller"},
+	{RDT_DOM_EV_INSTALLED, "installed"},
+	{RDT_DOM_EV_EXPORTED, "exported"},
+	{RDT_DOM_EV_IMPORTED, "imported"},
+};
+
+constexpr Name access_code_table[] = {
+	{1, "read"},
+	{2, "write"},
+	{4, "fetch"},
+};
+
+constexpr Name domain_state_table[] = {
+	{RDT_DOM_BUILDING, "building"},
+	{RDT_DOM_SEALED, "sealed"},
+	{RDT_DOM_DYING, "dying"},
+};
+
+constexpr Name domain_flag_table[] = {
+	{RDT_DOM_USER, "user"},
+	{RDT_DOM_VECTOR, "vector"},
+	{RDT_DOM_SECRET, "secret"},
+	{RDT_DOM_REWIND, "rewind"},
+	{RDT_DOM_EXPORTABLE, "exportable"},
+};
+
 constexpr Name action_table[] = {
 	{RDT_ACT_NONE, "none"},
 	{RDT_ACT_LOG, "log"},
@@ -110,6 +139,10 @@ constinit const Names archs{"arch", arch_table};
 constinit const Names event_types{"event", event_type_table};
 constinit const Names event_flags{"flag", event_flag_table};
 constinit const Names gate_codes{"code", gate_code_table};
+constinit const Names domain_codes{"code", domain_code_table};
+constinit const Names access_codes{"code", access_code_table};
+constinit const Names domain_states{"state", domain_state_table};
+constinit const Names domain_flags{"flag", domain_flag_table};
 constinit const Names actions{"action", action_table};
 constinit const Names classes{"class", class_table};
 constinit const Names vm_flags{"flag", vm_flag_table};

@@ -44,6 +44,10 @@ extern const Names archs;		// RDT_ARCH_*
 extern const Names event_types;		// RDT_EV_*
 extern const Names event_flags;		// RDT_EVF_*, bits
 extern const Names gate_codes;		// RDT_GATE_*
+extern const Names domain_codes;	// RDT_DOM_EV_*
+extern const Names access_codes;	// of RDT_EV_DOMAIN_ACCESS
+extern const Names domain_states;	// RDT_DOM_BUILDING...
+extern const Names domain_flags;	// RDT_DOM_USER..., bits
 extern const Names actions;		// RDT_ACT_*
 extern const Names classes;		// RDT_CLS_*
 extern const Names vm_flags;		// RDT_VM_*, bits

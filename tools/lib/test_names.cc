@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 #include <linux/redoubt.h>
+#include <linux/redoubt_guest.h>
 
 #include "names.h"
 #include "parse.h"
@@ -77,9 +78,19 @@ TEST(Names, CompleteByTheHeaders)
 	same_as_header("redoubt.h", "RDT_GATE_", gate_codes, {});
 	same_as_header("redoubt.h", "RDT_VM_", vm_flags,
 		       {"INFO", "REGIONS", "PROTECT", "DETACH", "SEEN", "DOM_QUOTA", "DOM_GET_QUOTA", "DOMAIN",
-			"DOM_DESTROY", "DOM_INSTALL"});
+			"DOM_DESTROY", "DOM_INSTALL", "DOM_EXPORT", "DOM_IMPORT"});
+	same_as_header("redoubt.h", "RDT_DOM_EV_", domain_codes, {});
 	same_as_header("redoubt_guest.h", "RDT_ACT_", actions, {});
 	same_as_header("redoubt_guest.h", "RDT_CLS_", classes, {"GUEST_MAX"});
+}
+
+// Of a prefix that other things have, too.
+TEST(Names, OfDomains)
+{
+	EXPECT_EQ(domain_states.name(RDT_DOM_DYING), "dying");
+	EXPECT_EQ(domain_flags.bits(RDT_DOM_USER | RDT_DOM_VECTOR | RDT_DOM_SECRET | RDT_DOM_REWIND | RDT_DOM_EXPORTABLE),
+		  (std::vector<std::string>{"user", "vector", "secret", "rewind", "exportable"}));
+	EXPECT_EQ(access_codes.name(4), "fetch");
 }
 
 TEST(Parse, Numbers)

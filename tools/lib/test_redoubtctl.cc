@@ -2,102 +2,18 @@
 //
 // The commands, whole, against a model of the module.
 
-#include <algorithm>
 #include <csignal>
 #include <fstream>
-#include <sstream>
 #include <thread>
 
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "../redoubtctl/commands.h"
-#include "fake.h"
+#include "ctl_world.h"
 
 namespace redoubt::client {
 
 namespace {
-
-using nlohmann::json;
-
-struct Result {
-	int status;
-	std::string out;
-	std::string err;
-
-	std::vector<std::string> lines() const
-	{
-		std::vector<std::string> all;
-		std::istringstream in(out);
-
-		for (std::string line; std::getline(in, line);)
-			all.push_back(line);
-		return all;
-	}
-	std::vector<json> objects() const
-	{
-		std::vector<json> all;
-
-		for (const std::string &line : lines())
-			all.push_back(json::parse(line));
-		return all;
-	}
-};
-
-bool has(const std::string &text, const std::string &part)
-{
-	return text.find(part) != std::string::npos;
-}
-
-class Ctl : public testing::Test {
-protected:
-	Result run(std::vector<const char *> args)
-	{
-		std::ostringstream out, err;
-
-		args.insert(args.begin(), "redoubtctl");
-		const int status = ctl::run(module, static_cast<int>(args.size()), args.data(), out, err);
-		// What goes wrong is said in one line, and only then.
-		const std::string said = err.str();
-		EXPECT_EQ(status != 0, !said.empty()) << said;
-		EXPECT_LE(std::count(said.begin(), said.end(), '\n'), 1) << said;
-		return {status, out.str(), said};
-	}
-
-	void expect_error(std::vector<const char *> args, int status, const std::string &part)
-	{
-		const Result result = run(std::move(args));
-
-		EXPECT_EQ(result.status, status) << result.err;
-		EXPECT_TRUE(has(result.err, part)) << result.err;
-	}
-
-	static rdt_event write_event(uint64_t gpa)
-	{
-		rdt_event event{};
-
-		event.time_ns = 12'345'678'901;
-		event.type = RDT_EV_WRITE;
-		event.action = RDT_ACT_DENY;
-		event.cls = RDT_CLS_SYSCALL;
-		event.vcpu = 1;
-		event.size = 4;
-		event.gpa = gpa;
-		event.gva = 0xffffffff82000300;
-		event.rip = 0xffffffffc0001000;
-		event.cr3 = 0x1234000;
-		event.range_gpa = gpa & ~0xfffull;
-		event.range_pages = 2;
-		event.old_val = 0xab;
-		event.new_val = 0xdeadbeef;
-		event.flags = RDT_EVF_GVA | RDT_EVF_SIZE | RDT_EVF_OLD | RDT_EVF_NEW;
-		return event;
-	}
-
-	FakeModule module;
-};
 
 TEST_F(Ctl, NoModule)
 {
@@ -239,7 +155,7 @@ TEST_F(Ctl, FindAndDetach)
 	expect_error({"detach", "pid:77"}, 1, "no VM of process 77 is attached");
 	expect_error({"detach", "pid:500"}, 1, "has several VMs, give one by number: 1, 2");
 	module.vm(one).inside = true;
-	expect_error({"detach", "1"}, 1, "vm 1: detach: the guest is in integrity mode: Device or resource busy");
+	expect_error({"detach", "1"}, 1, "vm 1: detach: the guest is in integrity mode, or has domains: Device or resource busy");
 	EXPECT_EQ(run({"detach", "2", "--json"}).objects().at(0), json({{"vm_id", two}, {"detached", true}}));
 	expect_error({"detach", "2"}, 1, "no such VM");
 	EXPECT_TRUE(has(run({"regions", "pid:500"}).out, "vm 1: 0 regions"));

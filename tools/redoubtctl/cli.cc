@@ -85,7 +85,11 @@ struct Arguments {
 	bool all = false, force = false;
 	std::string pid, vm_fd, vm, gpa, pages, action, cls = "other", self_attach;
 	std::string since, count, type;
-	double timeout = 0;
+	double timeout = 0, wait = 0;
+	std::string domains, frames, total, may_export;
+	std::string id, address, value, key, file;
+	bool any_mode = false;
+	std::vector<std::string> manifests, values;
 };
 
 uint64_t number(const std::string &text)
@@ -98,6 +102,35 @@ std::optional<uint64_t> optional_number(const std::string &text)
 	return text.empty() ? std::nullopt : parse_number(text);
 }
 
+QuotaOptions quota_options(const Arguments &args)
+{
+	QuotaOptions options;
+
+	if (!args.domains.empty())
+		options.domains = static_cast<uint32_t>(number(args.domains));
+	options.frames = optional_number(args.frames);
+	options.total = optional_number(args.total);
+	if (!args.may_export.empty())
+		options.may_export = args.may_export == "on";
+	return options;
+}
+
+SecretOptions secret_options(const Arguments &args)
+{
+	SecretOptions options;
+
+	options.vm = args.vm;
+	options.manifests = args.manifests;
+	options.values = args.values;
+	options.id = optional_number(args.id);
+	options.any_mode = args.any_mode;
+	options.wait_s = args.wait;
+	options.count = optional_number(args.count);
+	if (args.timeout > 0)
+		options.timeout_s = args.timeout;
+	return options;
+}
+
 int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, std::ostream &err)
 {
 	CLI::App app("redoubtctl: what Redoubt's host module watches, and how", "redoubtctl");
@@ -107,15 +140,45 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	app.require_subcommand(1);
 	app.footer(footer);
 
-	const auto add = [&](const char *name, const char *text, std::function<int(Context &)> action) {
-		CLI::App *sub = app.add_subcommand(name, text);
+	const auto add_to = [&](CLI::App &parent, const char *name, const char *text,
+				std::function<int(Context &)> action) {
+		CLI::App *sub = parent.add_subcommand(name, text);
 
 		sub->add_flag("--json", args.json, "output for programs");
 		sub->callback([&command, action] { command = action; });
 		return sub;
 	};
+	const auto add = [&](const char *name, const char *text, std::function<int(Context &)> action) {
+		return add_to(app, name, text, std::move(action));
+	};
+	const auto add_group = [&](const char *name, const char *text) {
+		CLI::App *group = app.add_subcommand(name, text);
+
+		group->require_subcommand(1);
+		return group;
+	};
 	const auto add_vm = [&](CLI::App *sub) {
 		return sub->add_option("VM", args.vm, "the VM's number, or pid:PID")->check(vm_check());
+	};
+
+	const auto add_id = [&](CLI::App *sub, const char *name) {
+		return sub->add_option(name, args.id, "which domain, as the command domains shows it")
+			->check(number_check(1, INT64_MAX));
+	};
+	const auto add_quota = [&](CLI::App *sub) {
+		sub->add_option("--domains", args.domains, "how many; 0: none")->check(number_check(0, RDT_DOM_MAX));
+		sub->add_option("--frames", args.frames, "private pages of one")->check(number_check(0, UINT64_MAX));
+		sub->add_option("--total", args.total, "of all together; default: of as many, each as large as it may be")
+			->check(number_check(0, UINT64_MAX));
+		sub->add_option("--export", args.may_export, "on|off: may content leave, encrypted")
+			->check(CLI::IsMember({"on", "off"}));
+	};
+	const auto add_any_mode = [&](CLI::App *sub) {
+		sub->add_flag("--any-mode", args.any_mode, "take files that others than their owner have rights to, too");
+	};
+	const auto add_wait = [&](CLI::App *sub) {
+		sub->add_option("--wait", args.wait, "SECONDS to go on asking while a thread is inside")
+			->check(CLI::Range(0.0, 1e9));
 	};
 
 	add("status", "the module, the policy, the VMs and their counters", status);
@@ -124,8 +187,9 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 		const auto fd = optional_number(args.vm_fd);
 
 		return attach(ctx, static_cast<int>(number(args.pid)),
-			      fd ? std::optional<int>(static_cast<int>(*fd)) : std::nullopt);
+			      fd ? std::optional<int>(static_cast<int>(*fd)) : std::nullopt, quota_options(args));
 	});
+	add_quota(sub);
 	sub->add_option("--pid", args.pid, "the process, an unmodified QEMU for example")
 		->required()->check(number_check(1, INT_MAX));
 	sub->add_option("--vm-fd", args.vm_fd, "which descriptor, if the process has several VMs")
@@ -181,8 +245,79 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	sub->add_option("--self-attach", args.self_attach, "on|off: may a guest attach itself")
 		->check(CLI::IsMember({"on", "off"}));
 
+	sub = add("domains", "the protection domains of a VM", [&](Context &ctx) { return domains(ctx, args.vm); });
+	add_vm(sub)->required();
+
+	sub = add("quota", "what a VM's guest may have of protection domains",
+		  [&](Context &ctx) { return quota(ctx, args.vm, quota_options(args)); });
+	add_vm(sub)->required();
+	add_quota(sub);
+
+	sub = add("destroy", "end a protection domain: its pages are overwritten",
+		  [&](Context &ctx) { return destroy(ctx, args.vm, number(args.id), args.wait); });
+	add_vm(sub)->required();
+	add_id(sub, "ID")->required();
+	add_wait(sub);
+
+	sub = add("install", "put a value into a sealed domain", [&](Context &ctx) {
+		return install(ctx, args.vm, number(args.id), number(args.address), args.value, args.any_mode, args.wait);
+	});
+	add_vm(sub)->required();
+	add_id(sub, "--domain")->required();
+	sub->add_option("--at", args.address, "the first byte's linear address in the domain")
+		->required()->check(number_check(0, UINT64_MAX));
+	sub->add_option("--value", args.value, "where the value is: a file, fd:N, or - for standard input")->required();
+	add_any_mode(sub);
+	add_wait(sub);
+
+	CLI::App *group = add_group("secret", "values for the placeholders of a build");
+	sub = add_to(*group, "install", "put them into the domain that is what the build made",
+		     [&](Context &ctx) { return secret_install(ctx, secret_options(args)); });
+	add_vm(sub)->required();
+	sub->add_option("--manifest", args.manifests, "what the build says of it")->required()->expected(1)->allow_extra_args(false);
+	sub->add_option("VALUE", args.values, "NAME=FILE; fd:N and - are files, too")->required();
+	add_id(sub, "--id");
+	add_any_mode(sub);
+	add_wait(sub);
+
+	sub = add_to(*group, "serve", "wait for such domains, and put them in",
+		     [&](Context &ctx) { return secret_serve(ctx, secret_options(args)); });
+	sub->add_option("--vm", args.vm, "in this VM only; default: in all, also those attached later")->check(vm_check());
+	sub->add_option("--manifest", args.manifests, "what the build says of it; may be given several times")
+		->required()->allow_extra_args(false);
+	sub->add_option("VALUE", args.values, "NAME=FILE; fd:N and - are files, too")->required();
+	add_any_mode(sub);
+	sub->add_option("--count", args.count, "end after N installs, with status 1 if there are fewer")
+		->check(number_check(1, UINT64_MAX));
+	sub->add_option("--timeout", args.timeout, "end after S seconds")->check(CLI::Range(0.001, 1e9));
+
+	group = add_group("domain", "a domain's content on its way to another VM");
+	sub = add_to(*group, "export", "to standard output, encrypted", [&](Context &ctx) {
+		return export_domain(ctx, args.vm, number(args.id), args.key, args.any_mode, args.file);
+	});
+	CLI::App *export_command = sub;
+	add_vm(sub)->required();
+	add_id(sub, "ID")->required();
+	sub->add_option("--key", args.key, "32 bytes: a file, fd:N, or - for standard input")->required();
+	sub->add_option("--output", args.file, "to this file, which must not exist");
+	add_any_mode(sub);
+
+	sub = add_to(*group, "import", "into the domain of equal measurement, before anybody has been in it", [&](Context &ctx) {
+		return import_domain(ctx, args.vm, optional_number(args.id), args.key, args.any_mode, args.file);
+	});
+	CLI::App *import_command = sub;
+	add_vm(sub)->required();
+	add_id(sub, "--id");
+	sub->add_option("--key", args.key, "as with export")->required();
+	sub->add_option("--input", args.file, "from this file; default: standard input");
+	add_any_mode(sub);
+
 	try {
 		app.parse(argc, argv);
+		if (export_command->parsed() && args.json && args.file.empty())
+			throw CLI::RequiredError("--json goes with --output, which");
+		if (import_command->parsed() && args.key == "-" && args.file.empty())
+			throw CLI::RequiredError("a key on standard input goes with --input, which");
 		if (watch_command->parsed() && !args.all && args.vm.empty())
 			throw CLI::RequiredError("VM or --all");
 	} catch (const CLI::Success &help) {

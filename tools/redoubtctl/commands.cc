@@ -63,7 +63,7 @@ int status(Context &ctx)
 	return exit_ok;
 }
 
-int attach(Context &ctx, int pid, std::optional<int> vm_fd)
+int attach(Context &ctx, int pid, std::optional<int> vm_fd, const QuotaOptions &quota)
 {
 	const Device device(ctx.sys);
 	const ProcessVm process = take_vm(ctx.sys, pid, vm_fd);
@@ -72,10 +72,22 @@ int attach(Context &ctx, int pid, std::optional<int> vm_fd)
 	try {
 		const Vm vm = device.attach(process.fd.get());
 
+		Json json{{"vm_id", vm.id()}, {"pid", pid}, {"vm_fd", process.number}};
+		std::string text;
+
+		if (quota.any()) {
+			try {
+				change_quota(vm, quota);
+			} catch (const Error &error) {
+				throw Error(std::string("attached, but ") + error.what());
+			}
+			json["quota"] = quota_json(vm.quota());
+			text = "; quota " + quota_text(vm.quota());
+		}
 		if (ctx.json)
-			ctx.out << Json{{"vm_id", vm.id()}, {"pid", pid}, {"vm_fd", process.number}} << std::endl;
+			ctx.out << json << std::endl;
 		else
-			ctx.out << "vm " << vm.id() << " attached: " << what << std::endl;
+			ctx.out << "vm " << vm.id() << " attached: " << what << text << std::endl;
 	} catch (const Error &error) {
 		throw Error(what + ": " + error.what());
 	}

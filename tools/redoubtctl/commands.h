@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <ostream>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "../lib/client.h"
 
@@ -28,13 +31,54 @@ struct WatchOptions {
 	std::optional<unsigned> type;		// RDT_EV_*
 };
 
+// Those not given stay as they are.
+struct QuotaOptions {
+	std::optional<uint32_t> domains;
+	std::optional<uint64_t> frames, total;	// without total: what the others make together
+	std::optional<bool> may_export;
+
+	bool any() const { return domains || frames || total || may_export; }
+};
+
+struct SecretOptions {
+	std::string vm;				// serve: empty: all
+	std::vector<std::string> manifests;	// install: one
+	std::vector<std::string> values;	// NAME=FILE
+	std::optional<uint64_t> id;
+	bool any_mode = false;
+	double wait_s = 0;			// install: while threads are inside
+	std::optional<uint64_t> count;		// serve
+	std::optional<double> timeout_s;
+};
+
 int status(Context &ctx);
-int attach(Context &ctx, int pid, std::optional<int> vm_fd);
+int attach(Context &ctx, int pid, std::optional<int> vm_fd, const QuotaOptions &quota);
 int detach(Context &ctx, const std::string &vm, bool force);
 int regions(Context &ctx, const std::string &vm);
 int watch(Context &ctx, const WatchOptions &options);
 int protect(Context &ctx, const std::string &vm, uint64_t gpa, uint64_t pages, unsigned action, unsigned cls);
 int policy(Context &ctx, std::optional<bool> self_attach);
+
+// domain.cc
+int domains(Context &ctx, const std::string &vm);
+int quota(Context &ctx, const std::string &vm, const QuotaOptions &options);
+int destroy(Context &ctx, const std::string &vm, uint64_t id, double wait_s);
+int install(Context &ctx, const std::string &vm, uint64_t id, uint64_t address, const std::string &value, bool any_mode,
+	    double wait_s);
+// @to, @from: a file; empty: standard output, input.
+int export_domain(Context &ctx, const std::string &vm, uint64_t id, const std::string &key, bool any_mode,
+		  const std::string &to);
+int import_domain(Context &ctx, const std::string &vm, std::optional<uint64_t> id, const std::string &key,
+		  bool any_mode, const std::string &from);
+void change_quota(const client::Vm &vm, const QuotaOptions &options);
+// The one sealed domain that was measured so, or with @id. Throws Error if there is none, or several.
+rdt_domain_info find_domain(const client::Vm &vm, std::span<const uint8_t> measurement, std::optional<uint64_t> id);
+// Asks again, until it is done or the time is up; false: it is not done.
+bool insist(const std::function<bool()> &ask, double wait_s);
+
+// secret.cc
+int secret_install(Context &ctx, const SecretOptions &options);
+int secret_serve(Context &ctx, const SecretOptions &options);
 
 // The whole program: parses the arguments, runs the command, maps what goes
 // wrong to one line on @err and an exit status.

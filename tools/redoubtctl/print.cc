@@ -56,6 +56,7 @@ bool has_place(const rdt_event &event)
 	case RDT_EV_VM_DEAD:
 	case RDT_EV_SEALED:
 	case RDT_EV_TREE_CORRUPT:
+	case RDT_EV_DOMAIN:
 		return event.gpa || event.range_gpa;
 	default:
 		return true;
@@ -67,6 +68,10 @@ std::string code_name(const rdt_event &event)
 {
 	if (event.type == RDT_EV_GATE)
 		return gate_codes.name(event.code);
+	if (event.type == RDT_EV_DOMAIN)
+		return domain_codes.name(event.code);
+	if (event.type == RDT_EV_DOMAIN_ACCESS)
+		return access_codes.name(event.code);
 	if (event.type == RDT_EV_ATTACH)
 		return event.code == 1 ? "by_guest" : "by_operator";
 	return event.code ? "code_" + std::to_string(event.code) : "";
@@ -94,6 +99,8 @@ std::string event_line(const rdt_event &event)
 		line += " " + actions.name(event.action);
 	if (const std::string code = code_name(event); !code.empty())
 		line += " " + code;
+	if (event.domain)
+		line += " domain of view " + std::to_string(event.domain);
 	if (has_place(event)) {
 		line += " gpa " + hex(event.gpa);
 		if (event.flags & RDT_EVF_GVA)
@@ -137,6 +144,8 @@ Json event_json(const rdt_event &event)
 	if (const std::string code = code_name(event); !code.empty())
 		json["code_name"] = code;
 	// A field that is not known is absent.
+	if (event.domain)
+		json["domain"] = event.domain;
 	if (event.flags & RDT_EVF_GVA)
 		json["gva"] = hex(event.gva);
 	if (event.flags & RDT_EVF_SIZE)
@@ -189,6 +198,9 @@ std::string vm_lines(const rdt_vm_info &info, const EventRing &ring)
 	text += format("\n  integrity   %s, %s, %" PRIu64 " of %s busy", plural(info.enters, "enter").c_str(),
 		       plural(info.aexits, "asynchronous exit").c_str(), uint64_t{info.slots_busy},
 		       plural(info.slots, "slot").c_str());
+	if (info.domains)
+		text += format("\n  domains     %u with %s", info.domains,
+			       plural(info.domain_frames, "frame").c_str());
 	text += format("\n  work        %s, %s, host memory %" PRIu64 " KiB", plural(info.faults, "fault").c_str(),
 		       plural(info.steps, "stepped write").c_str(), (uint64_t{info.host_bytes} + 1023) / 1024);
 	text += "\n  events      " + std::to_string(info.events);
@@ -218,11 +230,76 @@ Json vm_json(const rdt_vm_info &info, const EventRing &ring)
 		{"slots_busy", info.slots_busy},
 		{"enters", info.enters},
 		{"aexits", info.aexits},
+		{"domains", info.domains},
+		{"domain_frames", info.domain_frames},
 		{"faults", info.faults},
 		{"steps", info.steps},
 		{"events", info.events},
 		{"host_bytes", info.host_bytes},
 		{"events_by_type", by_type},
+	};
+}
+
+std::string hex_bytes(std::span<const uint8_t> bytes)
+{
+	std::string text;
+
+	for (const uint8_t byte : bytes)
+		text += format("%02x", byte);
+	return text;
+}
+
+std::string domain_line(const rdt_domain_info &info)
+{
+	std::string line = format("%-8s %-8s view %-2u  %s, %" PRIu64 " shared  slots %u of %u busy  %s, %s, %s",
+				  hex(info.id).c_str(), domain_states.name(info.state).c_str(), info.view,
+				  plural(info.frames, "frame").c_str(), uint64_t{info.shared}, info.slots_busy, info.slots,
+				  plural(info.enters, "enter").c_str(), plural(info.aexits, "asynchronous exit").c_str(),
+				  plural(info.installs, "install").c_str());
+
+	if (const std::string flags = join(domain_flags.bits(info.flags)); !flags.empty())
+		line += "  [" + flags + "]";
+	if (info.state != RDT_DOM_BUILDING)
+		line += "  " + hex_bytes(info.measurement);
+	return line;
+}
+
+Json domain_json(const rdt_domain_info &info)
+{
+	Json json{
+		{"id", hex(info.id)},
+		{"state", domain_states.name(info.state)},
+		{"flags", domain_flags.bits(info.flags)},
+		{"view", info.view},
+		{"frames", info.frames},
+		{"shared", info.shared},
+		{"slots", info.slots},
+		{"slots_busy", info.slots_busy},
+		{"enters", info.enters},
+		{"aexits", info.aexits},
+		{"installs", info.installs},
+		{"gate_gva", hex(info.gate_gva)},
+	};
+
+	// There is none before the seal.
+	if (info.state != RDT_DOM_BUILDING)
+		json["measurement"] = hex_bytes(info.measurement);
+	return json;
+}
+
+std::string quota_text(const rdt_domain_quota &quota)
+{
+	return plural(quota.domains, "domain") + ", " + plural(quota.frames_each, "frame") + " in each, " +
+	       std::to_string(quota.frames) + " in all, export " + (quota.flags & RDT_DOM_Q_EXPORT ? "on" : "off");
+}
+
+Json quota_json(const rdt_domain_quota &quota)
+{
+	return {
+		{"domains", quota.domains},
+		{"frames", quota.frames_each},
+		{"total", quota.frames},
+		{"export", (quota.flags & RDT_DOM_Q_EXPORT) != 0},
 	};
 }
 

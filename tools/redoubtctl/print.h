@@ -5,6 +5,7 @@
 // JSON keep numbers in a double.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include <linux/redoubt.h>
@@ -28,6 +29,13 @@ Json region_json(const rdt_region &region);
 
 std::string vm_lines(const rdt_vm_info &info, const client::EventRing &ring);
 Json vm_json(const rdt_vm_info &info, const client::EventRing &ring);
+
+std::string hex_bytes(std::span<const uint8_t> bytes);
+std::string domain_line(const rdt_domain_info &info);
+Json domain_json(const rdt_domain_info &info);
+
+std::string quota_text(const rdt_domain_quota &quota);
+Json quota_json(const rdt_domain_quota &quota);
 
 Json policy_json(uint32_t flags);
 std::string policy_text(uint32_t flags);

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstring>
 #include <list>
 #include <set>
@@ -15,39 +14,13 @@
 
 #include "../lib/names.h"
 #include "print.h"
+#include "stop.h"
 
 namespace redoubt::ctl {
 
 using namespace client;
 
 namespace {
-
-// No descriptor tells of a new VM, so look round now and then.
-constexpr int look_round_ms = 200;
-
-volatile sig_atomic_t stop_requested;
-
-// ^C ends the watching, not the program: the closing count is still printed.
-class StopSignals {
-public:
-	StopSignals()
-	{
-		struct sigaction action {};
-
-		stop_requested = 0;
-		action.sa_handler = [](int) { stop_requested = 1; };
-		sigaction(SIGINT, &action, &old_int_);
-		sigaction(SIGTERM, &action, &old_term_);
-	}
-	~StopSignals()
-	{
-		sigaction(SIGINT, &old_int_, nullptr);
-		sigaction(SIGTERM, &old_term_, nullptr);
-	}
-
-private:
-	struct sigaction old_int_, old_term_;
-};
 
 struct Watched {
 	Watched(Vm &&opened, EventRing &&mapped) : vm(std::move(opened)), ring(std::move(mapped)) {}
@@ -237,7 +210,7 @@ int Watch::run()
 	for (;;) {
 		// The end before the events: what was raised before a VM ended
 		// must not be left behind.
-		const bool stop = stop_requested, timeout = late();
+		const bool stop = StopSignals::requested(), timeout = late();
 
 		if (options_.vm.empty())
 			adopt(false);
