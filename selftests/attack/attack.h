@@ -18,8 +18,20 @@ const char *no_inside(void);
 
 struct page *page_of(const void *va);
 
-/* Calls @target(op, a, b): -EFAULT when it, or what it jumped to, raised an exception. */
-long call_guarded(unsigned long target, u64 op, u64 a, u64 b);
+/* Executable or not for this CPU, through the mapping that is there. */
+bool make_nx(unsigned long va, bool nx);
+
+long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c);
+
+/* Calls @target(op, a, b, c): -EFAULT when it, or what it jumped to, raised an exception. */
+long call_guarded4(unsigned long target, u64 op, u64 a, u64 b, u64 c);
+static inline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
+{
+	return call_guarded4(target, op, a, b, 0);
+}
+extern unsigned long guard_resume_stub;	/* where threads stand that were inside; 0: not known */
+unsigned int leaf_guard(bool on);
+void step_guard(bool (*fn)(struct pt_regs *regs));
 int guard_init(void);
 void guard_exit(void);
 
@@ -36,5 +48,14 @@ void attack_gate_mid(struct seq_file *m);
 void attack_pgtable_alias(struct seq_file *m);
 const char *no_key(void);
 void attack_scan(struct seq_file *m);
+
+/* Without a secret in code there is none to attack. */
+const char *no_secret(void);
+void attack_secret_read(struct seq_file *m);
+void attack_secret_nofault(struct seq_file *m);
+void attack_secret_write(struct seq_file *m);
+void attack_secret_jump(struct seq_file *m);
+void attack_secret_pgtable(struct seq_file *m);
+void attack_secret_step(struct seq_file *m);
 
 #endif

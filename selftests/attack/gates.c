@@ -25,7 +25,7 @@ static unsigned long needed(struct seq_file *m, const char *name)
 	return addr;
 }
 
-static long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
+long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
 {
 	long ret;
 
@@ -119,8 +119,7 @@ void attack_gate(struct seq_file *m)
 	       "kernel text and rodata are protected as before");
 }
 
-/* Executable or not for this CPU, through the mapping that is there. */
-static bool make_nx(unsigned long va, bool nx)
+bool make_nx(unsigned long va, bool nx)
 {
 	unsigned int level;
 	pte_t *pte = lookup_address(va, &level);

@@ -24,6 +24,12 @@ static const struct tap_group modes[] = {
 	{ "B6", "gate-mid", attack_gate_mid, no_inside },
 	{ "B6", "pgtable-alias", attack_pgtable_alias, no_inside },
 	{ "C5", "scan", attack_scan, no_key },
+	{ "D7", "secret-read", attack_secret_read, no_secret },
+	{ "D7", "secret-nofault", attack_secret_nofault, no_secret },
+	{ "D1", "secret-write", attack_secret_write, no_secret },
+	{ "D2", "secret-jump", attack_secret_jump, no_secret },
+	{ "D2", "secret-pgtable", attack_secret_pgtable, no_secret },
+	{ "D6", "secret-step", attack_secret_step, no_secret },
 };
 
 static int __init attack_init(void)

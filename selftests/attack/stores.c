@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Ways to write where the guest's own page tables say no, and to survive a refusal. */
+#include <linux/kallsyms.h>
 #include <linux/kdebug.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/objtool.h>
 #include <linux/vmalloc.h>
+#include <linux/redoubt_guest.h>
 #include <asm/asm.h>
 #include <asm/ibt.h>
 #include <asm/io.h>
@@ -103,15 +105,43 @@ int store_alias(u64 *at, u64 val)
  * A call into code that may fault anywhere: the die notifier leads it back here, as
  * an exception table would if the address were known.
  */
-static struct task_struct *guarded;
+static struct task_struct *guarded, *leaf_guarded, *step_guarded;
 static unsigned long guarded_sp, guarded_ip;
+static unsigned int leaf_faults;
+unsigned long guard_resume_stub;
+static bool (*on_step)(struct pt_regs *regs);
+
+/* A function that calls nobody returns 0 at once. Only for those that keep nothing on the stack. */
+static bool let_off(struct pt_regs *regs)
+{
+	char name[KSYM_SYMBOL_LEN];
+
+	sprint_symbol_no_offset(name, regs->ip);
+	if (!strstr(name, "memcpy") && !strstr(name, "memcmp"))
+		return false;
+	leaf_faults++;
+	regs->ip = *(unsigned long *)regs->sp;
+	regs->sp += 8;
+	regs->ax = 0;
+	return true;
+}
 
 static int on_die(struct notifier_block *nb, unsigned long event, void *data)
 {
 	struct pt_regs *regs = ((struct die_args *)data)->regs;
 
-	if (current != guarded || user_mode(regs) || (event != DIE_GPF && event != DIE_TRAP))
+	if (user_mode(regs))
 		return NOTIFY_DONE;
+	if (event == DIE_DEBUG && current == step_guarded && on_step(regs))
+		return NOTIFY_STOP;
+	if (event == DIE_GPF && current == leaf_guarded && let_off(regs))
+		return NOTIFY_STOP;
+	if (current != guarded || (event != DIE_GPF && event != DIE_TRAP && event != DIE_INT3))
+		return NOTIFY_DONE;
+	/* A thread that was inside and does not go on: its slot is the host's again. */
+	if (guard_resume_stub && regs->ip - guard_resume_stub <= 1)
+		hypercall(RDT_HC_RESUME, regs->di, RDT_RESUME_DROP, 0);
+	regs->flags &= ~X86_EFLAGS_TF;
 	regs->ip = guarded_ip;
 	regs->ax = -EFAULT;
 	return NOTIFY_STOP;
@@ -123,7 +153,7 @@ static struct notifier_block nb = { .notifier_call = on_die, .priority = INT_MAX
  * Behind the call R11 and the return address mean the same place, so this suits
  * functions and the driver's gate alike; RSP is restored since the gate pops nothing.
  */
-noinline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
+noinline long call_guarded4(unsigned long target, u64 op, u64 a, u64 b, u64 c)
 {
 	long ret;
 
@@ -136,13 +166,29 @@ noinline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
 		     "1:\n"
 		     ANNOTATE_NOENDBR
 		     "movq %[sp], %%rsp\n"
-		     : "=a" (ret), "+D" (op), "+S" (a), "+d" (b), [sp] "+m" (guarded_sp),
+		     : "=a" (ret), "+D" (op), "+S" (a), "+d" (b), "+c" (c), [sp] "+m" (guarded_sp),
 		       [ip] "+m" (guarded_ip), ASM_CALL_CONSTRAINT
 		     : "a" (target)
-		     : "rbx", "rcx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+		     : "rbx", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
 		       "r15", "memory", "cc");
 	guarded = NULL;
 	return ret;
+}
+
+/* From on to off, #GP in memcpy() and memcmp() of this thread is not one: how many there were. */
+unsigned int leaf_guard(bool on)
+{
+	if (on)
+		leaf_faults = 0;
+	leaf_guarded = on ? current : NULL;
+	return leaf_faults;
+}
+
+/* #DB of this thread is @fn's from now on; NULL: no more. */
+void step_guard(bool (*fn)(struct pt_regs *regs))
+{
+	on_step = fn;
+	step_guarded = fn ? current : NULL;
 }
 
 int guard_init(void)

@@ -75,6 +75,9 @@ static const struct tap_group groups[] = {
 	{ "C5", "domain", test_domain },
 	{ "A3", "freeze", test_freeze, no_frozen_page },
 	{ "A9", "balloon", test_balloon, no_balloon },
+	{ "D5", "secret-storm", test_secret_storm, no_secret },
+	{ "D6", "secret-nmi", test_secret_nmi, no_secret },
+	{ "D6", "secret-watch", test_secret_watch, no_secret },
 };
 
 static int __init test_init(void)

@@ -28,9 +28,13 @@ void test_foreign(struct seq_file *m);
 void test_freeze(struct seq_file *m);
 void test_balloon(struct seq_file *m);
 void test_domain(struct seq_file *m);
+void test_secret_storm(struct seq_file *m);
+void test_secret_nmi(struct seq_file *m);
+void test_secret_watch(struct seq_file *m);
 
 /* Why these cannot run, or NULL */
 const char *no_frozen_page(void);
 const char *no_balloon(void);
+const char *no_secret(void);
 
 #endif

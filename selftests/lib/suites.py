@@ -127,6 +127,16 @@ def key_suite(name, hosts, guest="6.1", long=NPT, **more):
                  needs=(("-C", "selftests/guest"), ("guest-tools",)), **more)
 
 
+def secret_suite(name, hosts, guest="6.1", **more):
+    """A secret in code, in a guest: its own programs besides those of the other guest suites."""
+    return Suite(f"guest/{name}", f"{LIB}/secret-test", hosts,
+                 lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
+                 overlays=(f"build/{guest}/guest-tests/overlay", "build/secret/overlay"),
+                 files=(("selftests/guest/secret-test", LIB), ("selftests/guest/guest-tap", LIB),
+                        ("build/secret/aeskeys", LIB), (f"build/secret/manifest-{guest}/rdt_aes.json", LIB)),
+                 needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
+
+
 def load_suite(name, hosts, long, options, **more):
     """insmod and rmmod: what must be refused, what must not be left behind."""
     return Suite(name, f"{LIB}/load-test {options}", hosts, long, module="free", lab=("--smp", "1"),
@@ -159,6 +169,7 @@ def suites():
         driver_suite("domain-6.12", (), "--kill 200 --append preempt=full", guest="6.12", test="domain-test", seconds=200),
         key_suite("key", NPT, long=NPT + EPT[:1], seconds=80),
         key_suite("key-6.12", (), guest="6.12", seconds=80),
+        secret_suite("secret", NPT, seconds=90),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
