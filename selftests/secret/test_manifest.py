@@ -114,7 +114,7 @@ def accepted():
     result([(p["name"], int(p["offset"], 0), p["length"], p.get("from", 0)) for p in got.get("placeholders", [])] ==
            [("value", 2, 8, 0), ("value", 12, 8, 8)], "its placeholders are where they are", run.stdout)
     # Once more, by hand
-    h = hashlib.sha256(b"redoubt-domain-1" + struct.pack("<IIIIQQIIQ", 2 | 4, 3, 0, 0, 0, 0x2000, 1, 0, 0))
+    h = hashlib.sha256(b"redoubt-domain-1" + struct.pack("<IIIIQQIIQ", 2 | 4, 3, 0, 0, 0, 0x2000, 1, 0, 0) + bytes(3 * 8))
     for at, kind in ((0, 3), (0x1000, 1), (0x2000, 4)):
         h.update(struct.pack("<QQ", at, kind) + data[at:at + 0x1000])
     h.update(b"sealed")
@@ -128,6 +128,22 @@ def accepted():
         result(json.load(f) == got, "--output writes the same")
     run = tool(assemble(C_SECRET.replace("BODY", ""), "c", C_FLAGS) or "")
     result(run.returncode == 0, "a secret in C is accepted", run.stderr)
+
+
+def documented():
+    """The examples of Documentation/secrets.md are secrets."""
+    with open(f"{TOP}/Documentation/secrets.md") as f:
+        lines = [line[4:] for line in f.read().splitlines() if line.startswith("    ")]
+    asm_code = "\n".join(lines[lines.index(next(x for x in lines if x.startswith("\trdt_secret_begin"))):
+                              lines.index(next(x for x in lines if x.startswith("\trdt_secret_call"))) + 1])
+    run = tool(assemble(RECORD.format(name="tag", flags=0, slots=16) + asm_code + "\n"))
+    result(run.returncode == 0 and "tag_key" in run.stdout, "the documented example in assembly is accepted", run.stderr)
+    at = lines.index("RDT_SECRET_DEFINE(tag)")
+    c_code = "\n".join(lines[at:lines.index("}", at) + 1])
+    head, tail = C_SECRET.replace("(s)", "(tag)").replace("s_", "tag_").split("RDT_SECRET_DEFINE")
+    run = tool(assemble(head + "typedef __u64 u64;\n" + c_code + tail[tail.index("__typeof__") - 1:].replace('"s"', '"tag"'),
+                        "c", C_FLAGS))
+    result(run.returncode == 0 and "tag_key" in run.stdout, "the documented example in C is accepted", run.stderr)
 
 
 def not_accepted():
@@ -177,6 +193,7 @@ def not_accepted():
 work = sys.argv[1]
 os.makedirs(work, exist_ok=True)
 accepted()
+documented()
 not_accepted()
 for module in sys.argv[2:]:
     checked = tool(module)
