@@ -141,7 +141,7 @@ static s64 make_domain(struct vm *vm, u64 gpa, u32 flags)
 
 static void allow_domains(struct rdt *r)
 {
-	struct rdt_domain_quota quota = { .domains = 2, .frames_each = 64, .frames = 128 };
+	struct rdt_domain_quota quota = { .domains = 3, .frames_each = 64, .frames = 128 };
 
 	if (ioctl(r->fd, RDT_VM_DOM_QUOTA, &quota))
 		tap_bail("RDT_VM_DOM_QUOTA");
@@ -223,6 +223,32 @@ static u64 g_events_avx(u64 n, u64 gate)
 	return events(n, gate, lo & 4 ? B_AVX : B_SSE);
 }
 
+/* The same in ring 3; the arguments go by memory. */
+static struct { u64 (*fn)(u64, u64), n, gate; } in_user;
+
+static u64 u_run(u64 unused)
+{
+	return in_user.fn(in_user.n, in_user.gate);
+}
+
+static u64 user(u64 (*fn)(u64, u64), u64 n, u64 gate)
+{
+	in_user.fn = fn;
+	in_user.n = n;
+	in_user.gate = gate;
+	return guest_user_call(u_run, 0);
+}
+
+static u64 g_user_call(u64 n, u64 gate)
+{
+	return user(g_call, n, gate);
+}
+
+static u64 g_user_events(u64 n, u64 gate)
+{
+	return user(g_events_sse, n, gate);
+}
+
 static void set_handler(struct vm *vm, unsigned int vector, const void *handler)
 {
 	u64 *gate = vm_host(vm, GUEST_IDT + vector * 16), at = (u64)handler;
@@ -233,21 +259,24 @@ static void set_handler(struct vm *vm, unsigned int vector, const void *handler)
 
 void bench_domains(struct vm *vm, struct rdt *r)
 {
-	const u64 plain = B_DOM, vector = B_DOM + B_DOM_SIZE;
+	const u64 plain = B_DOM, vector = plain + B_DOM_SIZE, user = vector + B_DOM_SIZE;
 	u64 old[2];
 	s64 id;
 
 	allow_domains(r);
 	id = make_domain(vm, plain, 0);
 	make_domain(vm, vector, RDT_DOM_VECTOR);
+	make_domain(vm, user, RDT_DOM_VECTOR | RDT_DOM_USER);
 	put("dom_fault_door", measure(vm, g_call, plain, "a domain's fault door"));
 	put("dom_hypercall_door", measure(vm, g_call_hc, id, "a domain's hypercall door"));
 	put("dom_vector_door", measure(vm, g_call, vector, "fault door, with vector registers"));
+	put("dom_user_door", measure(vm, g_user_call, user, "fault door, ring 3"));
 	memcpy(old, vm_host(vm, GUEST_IDT), sizeof(old));
 	set_handler(vm, 0, bench_divide);
 	put("aexit", measure(vm, g_events, plain, "an event inside"));
 	put("aexit_vector", measure(vm, vm->vcpu[0].xsave ? g_events_avx : g_events_sse, vector,
 				    "an event inside, vector registers in use"));
+	put("aexit_user", measure(vm, g_user_events, user, "an event inside, ring 3"));
 	memcpy(vm_host(vm, GUEST_IDT), old, sizeof(old));
 }
 
