@@ -131,6 +131,8 @@ static u64 on_event(struct trap_frame *f)
 static u64 g_watch(void)
 {
 	this_cpu()->on_trap = on_event;
+	/* The x2APIC, so that an NMI can be sent. */
+	guest_wrmsr(0x1b, guest_rdmsr(0x1b) | 0xc00);
 	return 0;
 }
 
@@ -480,13 +482,17 @@ static void send_nmi(struct vcpu *who)
 
 static void test_nmis(const struct sec *s, const char *mode)
 {
+	volatile uint64_t *word = vm_host(vm, PLAIN + PAGE_SIZE);
 	struct sec_seen *seen;
 
 	for (int i = 0; i < 5; i++) {
 		start_inside(v1, s, 42);
 		seen = vm_var(vm, sec_seen);
+		*word = 0;
 		send_nmi(v1);
 		ok(comes(&seen->count, 1), "D3 %s: an NMI inside", mode);
+		if (seen->rewind)
+			ok(comes(word, 1), "D4 %s: it is done again", mode);
 		is(end_inside(v1), 42, "D5 %s: the result", mode);
 		is(seen->vector, 2, "D3 %s: its vector", mode);
 		saw(seen, 1, mode);

@@ -102,6 +102,7 @@ struct Regs {
 
 struct FaultOpts {
 	bool walk = false, vectoring = false, emulated = false, host = false;
+	bool mmio = false;
 	u8 soft_len = 0, size = 0;
 	const void *new_val = nullptr;
 	bool gva_valid = false;
@@ -128,6 +129,7 @@ public:
 	Regs regs;
 	u64 idt_base = lay::idt_gva;
 	u8 cpl = 0, va_bits = 48;
+	bool no_idt = false; /* in a secret, as the core told */
 
 	[[nodiscard]] u8 view() const
 	{
@@ -188,6 +190,7 @@ public:
 		f.soft_len = o.soft_len;
 		f.emulated = o.emulated;
 		f.host = o.host;
+		f.mmio = o.mmio;
 		f.size = o.size;
 		f.new_val = o.new_val;
 		return f;
@@ -283,6 +286,17 @@ public:
 		return cpu;
 	}
 
+	/* An event is to be delivered in a secret: there is no IDT to be read. */
+	bool event(u8 soft_len = 0)
+	{
+		rdt_cpu cpu = load();
+		const bool out = rdt_core_aexit(vm_, core, &cpu, soft_len);
+
+		if (out)
+			store(cpu);
+		return out;
+	}
+
 private:
 	rdt_verdict door(gpa_t gpa)
 	{
@@ -319,6 +333,10 @@ private:
 			regs.cr3 = cpu.cr3;
 		if (cpu.dirty & RDT_CPU_VIEW)
 			EXPECT_EQ(cpu.view, view());
+		if (cpu.dirty & RDT_CPU_SECRET) {
+			EXPECT_TRUE(cpu.dirty & RDT_CPU_VIEW);
+			no_idt = cpu.view != RDT_VIEW_ROOT;
+		}
 	}
 	void expect_untouched(const rdt_cpu &cpu, const Regs &before)
 	{

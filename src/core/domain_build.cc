@@ -80,7 +80,7 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 	gate.exit_gva = d.exit_gva;
 	gate.resume_gva = d.resume_gva;
 	gate.gate_gfn = gate.exit_gfn = ~0ull;
-	gate.secret = d.flags & RDT_DOM_SECRET;
+	gate.secret = false; /* an access() that is late asks nothing else */
 	gate.rewind = d.flags & RDT_DOM_REWIND;
 	gate.text = RDT_ACC_X | (rdt_port_execute_only() ? 0 : RDT_ACC_R);
 	gate.results = static_cast<u16>(d.results);
@@ -108,7 +108,7 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 		u64 top = d.stack_top[i];
 
 		/* Its first push goes below. */
-		if (i < d.slots && !gate.secret
+		if (i < d.slots && !(d.flags & RDT_DOM_SECRET)
 			    ? top & 15 || top < page_size || !in_domain(page_of(top - 8), 1)
 			    : top)
 			return "domain: a stack top";
@@ -128,6 +128,7 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 		above = end_of(w.gva, w.pages);
 	}
 
+	gate.secret = d.flags & RDT_DOM_SECRET;
 	gate.slots = d.slots;
 	nwindows_ = d.windows;
 	flags = d.flags;
@@ -313,6 +314,7 @@ void Domain::bury(void *host)
 	write_once(nshared_, 0u);
 	scrub(measurement, sizeof(measurement));
 	gate.gate_gfn = gate.exit_gfn = ~0ull;
+	gate.secret = false;
 	set_state(State::Gone);
 }
 
