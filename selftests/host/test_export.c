@@ -17,8 +17,6 @@
 		 DOM_PAGES * (sizeof(struct rdt_domain_blob_page) + PAGE_SIZE) + RDT_DOM_BLOB_TAG)
 #define WORDS	24				/* written inside, all over the data */
 
-extern char dom_intel;
-
 static const uint8_t key[32] = "a key of the operator's, 32 byte";
 
 struct side {
@@ -178,11 +176,9 @@ static void test_leave(struct side *from, const struct dom *d, const struct dom 
 
 static void test_busy(struct side *from, const struct dom *d, uint8_t *blob)
 {
-	vcpu_call(from->v, g_drv_call, DOM_STOP, 20, 22, d->gpa + DOM_GATE_AT);
-	is(from->v->stop, STOP_SYNC, "C5 a thread is inside");
-	fails(export(from, d, blob), EBUSY, "C5 no export then");
-	is(vcpu_resume(from->v), 42, "C5 which harms nobody");
-	vcpu_must_end(from->v, "a thread inside");
+	dom_stay(d, from->v);
+	fails(export(from, d, blob), EBUSY, "C5 no export while a thread is inside");
+	is(dom_come(d, from->v), 42, "C5 which harms nobody");
 	rdt_drain(from->r);
 }
 

@@ -229,18 +229,19 @@ static void test_move(const struct dom *d)
 
 static void test_destroy(const struct dom *d)
 {
-	struct vcpu *v = &vm->vcpu[1];
+	struct vcpu *who = &vm->vcpu[1];
 
-	vcpu_call(v, g_drv_call, DOM_STOP, 20, 22, d->gpa + DOM_GATE_AT);
-	is(v->stop, STOP_SYNC, "C8 a thread is inside");
-	ctl_is(1, "C8 it cannot go then", "destroy %u %#lx --wait 0.3", r->id, d->id);
+	dom_stay(d, who);
+	ctl_is(0, "C8 the list", "domains %u", r->id);
+	said_is("slots 1 of 1 busy", "C8 has the thread");
+	ctl_is(1, "C8 a domain with a thread inside cannot go at once", "destroy %u %#lx", r->id, d->id);
 	said_is("a thread is inside", "C8 and why is said");
-	ctl_is(0, "C8 it is going", "domains %u", r->id);
-	said_is("dying", "C8 it says");
-	is((int64_t)vcpu_resume(v), -ENOENT, "C8 who was inside is put out");
-	vcpu_must_end(v, "put out of its domain");
-	ctl_is(0, "C8 then it goes", "destroy %u %#lx --wait 20 --json", r->id, d->id);
-	ctl_is(1, "C8 once", "destroy %u %#lx", r->id, d->id);
+	ctl_is(0, "C8 the list", "domains %u", r->id);
+	said_is("dying", "C8 says that it is going");
+	ctl_is(0, "C8 and with some patience it is gone", "destroy %u %#lx --wait 60 --json", r->id, d->id);
+	is((int64_t)vcpu_join(who), -ENOENT, "C8 who was inside is put out");
+	vcpu_must_end(who, "put out of its domain");
+	ctl_is(1, "C8 it goes once", "destroy %u %#lx", r->id, d->id);
 	said_is("there is no domain", "C8 as it is gone");
 }
 
