@@ -130,7 +130,7 @@ static const char *bad_note(const struct note *n)
 		return "RDT_DOMAIN: the message must be 1..65536 bytes";
 	if (n->heap_pages > 4096)
 		return "RDT_DOMAIN: heap pages must be 0..4096";
-	if (n->flags & ~RDT_DOM_VECTOR || n->reserved)
+	if (n->flags & ~(RDT_DOM_USER | RDT_DOM_VECTOR) || n->reserved)
 		return "RDT_DOMAIN: unknown flags";
 	if (n->end % RDT_PAGE || n->end >> 46 || n->gate >> 46 || n->exit >> 46)
 		return "an address of the note is out of range";

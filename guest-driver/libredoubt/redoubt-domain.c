@@ -142,8 +142,8 @@ static int info_image(const char *path)
 		return complain();
 	if (rdt_image_measure(im, sha))
 		return complain();
-	printf("gate %#llx\nexit %#llx\nslots %u\nvector %s\n", (unsigned long long)im->gate_gva,
-	       (unsigned long long)im->exit_gva, im->slots, im->flags & RDT_DOM_VECTOR ? "yes" : "no");
+	printf("gate %#llx\nexit %#llx\nslots %u\nring %u\nvector %s\n", (unsigned long long)im->gate_gva,
+	       (unsigned long long)im->exit_gva, im->slots, im->flags & RDT_DOM_USER ? 3 : 0, im->flags & RDT_DOM_VECTOR ? "yes" : "no");
 	s = (void *)(uintptr_t)im->segment;
 	for (unsigned int i = 0; i < im->segments; i++, s++)
 		printf("%s %#llx pages %u\n", kinds[s->kind], (unsigned long long)s->gva, s->pages);

@@ -2,7 +2,11 @@
 /* A domain for the tests: what an author can rely on, and what he can do wrong. */
 #include <redoubt/domain.h>
 
+#ifdef USER
+RDT_USER_DOMAIN(4, 2, 5000, 3);
+#else
 RDT_DOMAIN(4, 2, 5000, 3);
+#endif
 RDT_PLACEHOLDER(word, 8);
 
 static uint64_t counter, half;
@@ -10,6 +14,7 @@ static struct rdt_lock lock;
 static const char greeting[] = "hello";
 static char initialised[] = "data";
 
+/* @in and @out are 8-byte aligned: whole pages. */
 static long entry(const uint8_t *in, size_t in_len, uint64_t *out)
 {
 	uint64_t rsp;
@@ -101,6 +106,23 @@ long rdt_main(uint64_t op, const void *in, size_t in_len, void *out, size_t room
 		rdt_wipe(z, sizeof(z));
 		return z[0] || z[8] ? -5 : 0;
 	}
+	case 11: {	/* a while, with a register for each number */
+		uint64_t rounds = in_len == 8 ? *(const uint64_t *)in : 0, a = 1, b = 2, c = 3, d = 4;
+
+		while (rounds--) {
+			a = a * 3 + b;
+			b = (b << 7 | b >> 57) ^ c;
+			c += d;
+			d = d * 5 + a;
+		}
+		*(uint64_t *)out = a ^ b ^ c ^ d;
+		return 8;
+	}
+	case 12:	/* an exception */
+		__asm__ volatile("ud2");
+		return 0;
+	case 13:	/* what is not its own */
+		return *(volatile uint8_t *)0x1000;
 	default:
 		return -RDT_ENOSYS;
 	}

@@ -88,7 +88,7 @@ public:
 			rdt_image_free(image_);
 	}
 	int error() const { return error_; }
-	const rdt_image *operator->() const { return image_; }
+	rdt_image *operator->() const { return image_; }
 	rdt_image *get() const { return image_; }
 	const rdt_image_segment &segment(unsigned i) const
 	{
@@ -219,6 +219,7 @@ TEST(C11, MeasurementSeesEachByteAndNumber)
 	for (auto change : std::vector<std::function<void(Note &)>>{
 		     [](Note &n) { n.slots++; }, [](Note &n) { n.stack_pages++; }, [](Note &n) { n.message += page; },
 		     [](Note &n) { n.heap_pages++; }, [](Note &n) { n.flags = RDT_DOM_VECTOR; },
+		     [](Note &n) { n.flags = RDT_DOM_USER; },
 		     [](Note &n) { n.gate++; }, [](Note &n) { n.exit++; }, [](Note &n) { n.end += page; }}) {
 		File g;
 		change(g.note);
@@ -287,7 +288,7 @@ TEST(C11, BrokenFilesAreRefusedAndSayWhy)
 		{"message", [](File &f) { f.note.message = 0; }},
 		{"message", [](File &f) { f.note.message = 65537; }},
 		{"heap", [](File &f) { f.note.heap_pages = 4097; }},
-		{"flags", [](File &f) { f.note.flags = RDT_DOM_USER; }},
+		{"flags", [](File &f) { f.note.flags = RDT_DOM_SECRET; }},
 		{"flags", [](File &f) { f.note.flags = 1u << 31; }},
 		{"flags", [](File &f) { f.note.reserved = 1; }},
 		{"range", [](File &f) { f.note.end = ~0ull << 12; }},
@@ -398,6 +399,11 @@ TEST(C11, WithoutADevice)
 		GTEST_SKIP() << "there is one";
 	EXPECT_EQ(rdt_domain_create(im.get()), -ENOENT);
 	EXPECT_EQ(rdt_domain_open("nothing"), -ENOENT);
+	rdt_user_domain *user = nullptr;
+	EXPECT_EQ(rdt_user_domain_create(im.get(), &user), -EINVAL) << "for ring 0";
+	im->flags = RDT_DOM_USER;
+	EXPECT_EQ(rdt_user_domain_create(im.get(), &user), -ENOENT);
+	rdt_user_domain_close(nullptr);
 	EXPECT_EQ(rdt_domain_open(std::string(300, 'x').c_str()), -ENAMETOOLONG);
 	EXPECT_EQ(rdt_domain_call(-1, 0, nullptr, 0, nullptr, 0), -EBADF);
 	EXPECT_EQ(rdt_domain_publish(-1, "12345678901234567890123456789012", 0, 0), -EINVAL);

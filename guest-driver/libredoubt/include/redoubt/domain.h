@@ -68,6 +68,7 @@ struct rdt_domain_note {
 	uint32_t reserved;
 	const void *gate, *exit, *end;
 };
+#define RDT_DOMAIN_USER		1u	/* of ring 3 */
 #define RDT_DOMAIN_VECTOR	2u	/* vector registers are used: built with RDT_VECTOR=1 */
 
 #define RDT_NOTE_NAME	"Redoubt"
@@ -89,13 +90,18 @@ extern const struct rdt_domain_elf_note __rdt_image;
 #define RDT_DOMAIN_BUILT 0
 #endif
 
-/** RDT_DOMAIN - once in a domain, at file scope. */
+/** RDT_DOMAIN, RDT_USER_DOMAIN - one of them, once in a domain, at file scope: for ring 0, 3. */
 #define RDT_DOMAIN(slots, stack_pages, message, heap_pages)				\
+	RDT_DOMAIN_NOTE(slots, stack_pages, message, heap_pages, RDT_DOMAIN_BUILT)
+#define RDT_USER_DOMAIN(slots, stack_pages, message, heap_pages)			\
+	RDT_DOMAIN_NOTE(slots, stack_pages, message, heap_pages, RDT_DOMAIN_BUILT | RDT_DOMAIN_USER)
+
+#define RDT_DOMAIN_NOTE(slots, stack_pages, message, heap_pages, flags)			\
 	extern const struct rdt_domain_elf_note __rdt_image;				\
 	__attribute__((section(".note.redoubt"), used, aligned(8)))			\
 	const struct rdt_domain_elf_note __rdt_image = {				\
 		8, sizeof(struct rdt_domain_note), RDT_NOTE_TYPE, RDT_NOTE_NAME, 0,	\
-		{ slots, stack_pages, message, heap_pages, RDT_DOMAIN_BUILT, 0,		\
+		{ slots, stack_pages, message, heap_pages, flags, 0,			\
 		  __rdt_gate, __rdt_exit, __rdt_end } }
 
 /* ---- the runtime ---------------------------------------------------------------- */

@@ -75,6 +75,25 @@ RDT_API int rdt_domain_publish(int fd, const char *name, unsigned int mode, unsi
 RDT_API int rdt_domain_unpublish(int fd);
 RDT_API int rdt_domain_about(int fd, struct rdt_domain_about *about);
 
+/*
+ * Domains of ring 3 (RDT_USER_DOMAIN): one process's own, which calls them without
+ * its kernel, and they end with it. Not for a child of fork().
+ */
+struct rdt_user_domain;
+
+/** rdt_user_domain_create - as rdt_domain_create(). -EINVAL: an image for ring 0. */
+RDT_API int rdt_user_domain_create(struct rdt_image *image, struct rdt_user_domain **domain);
+
+/** rdt_user_domain_close - nobody may be inside. */
+RDT_API void rdt_user_domain_close(struct rdt_user_domain *domain);
+
+/**
+ * rdt_user_domain_call - as rdt_domain_call(). An exception inside is this thread's: a signal.
+ * Not to be left by longjmp() from a signal's handler: the slot would be lost.
+ */
+RDT_API long rdt_user_domain_call(struct rdt_user_domain *domain, uint64_t op, const void *in, size_t in_len, void *out,
+				  size_t room);
+
 /** rdt_strerror - what a negative errno of these functions means here. */
 RDT_API const char *rdt_strerror(long error);
 
