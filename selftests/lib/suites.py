@@ -112,19 +112,24 @@ def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", modul
                  needs=(("-C", "selftests/guest"),), **more)
 
 
-def key_suite(name, hosts, guest="6.1", long=NPT, **more):
+def key_suite(name, hosts, guest="6.1", long=NPT, options="", lab=(), boot=None, **more):
     """The key service in a domain of the guest's, and the guest's OpenSSL."""
     tools = "build/guest-tools"
-    return Suite(f"guest/{name}", f"{LIB}/key-test", hosts, long, module="free",
-                 lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
+    return Suite(f"guest/{name}", f"{LIB}/key-test {options}", hosts, long, module="free",
+                 lab=("--smp", "1", "--guest-kernel", guest) + lab, boot=boot or f"guest{guest}",
                  overlays=(f"build/{guest}/guest-tests/overlay",),
                  files=(("selftests/guest/key-test", LIB), ("selftests/guest/guest-tap", LIB),
                         (f"{tools}/redoubt-*", "/guest/overlay/usr/local/bin"),
                         ("/usr/bin/openssl", "/guest/overlay/usr/local/bin"),
                         (f"{tools}/redoubt.so", f"/guest/overlay{LIB}"),
                         (f"{tools}/key.dom", f"/guest/overlay{LIB}"),
+                        (f"{tools}/user.dom", f"/guest/overlay{LIB}"),
+                        (f"{tools}/key-bench", "/guest/overlay/usr/local/bin"),
+                        (f"{tools}/user-test", "/guest/overlay/usr/local/bin"),
                         ("guest-driver/keyservice/test/key-test", f"/guest/overlay{LIB}")),
-                 needs=(("-C", "selftests/guest"), ("guest-tools",)), **more)
+                 needs=(("-C", "selftests/guest"), ("guest-tools",),
+                        ("-C", "guest-driver/libredoubt", f"O={TOP}/{tools}", "guest-tests"),
+                        ("-C", "guest-driver/keyservice", f"O={TOP}/{tools}", "bench")), **more)
 
 
 def secret_suite(name, hosts, guest="6.1", **more):
@@ -168,6 +173,7 @@ def suites():
         driver_suite("domain-bare", (), "integrity=0 protect_kernel=0", test="domain-test"),
         driver_suite("domain-6.12", (), "--kill 200 --append preempt=full", guest="6.12", test="domain-test", seconds=200),
         key_suite("key", NPT, long=NPT + EPT[:1], seconds=80),
+        key_suite("key-bench", (), options="--bench", lab=("--icount",), boot="icount"),
         key_suite("key-6.12", (), guest="6.12", seconds=80),
         secret_suite("secret", NPT, seconds=90),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
