@@ -102,11 +102,8 @@ bench_sign_inside:
 
 	.section bench_data, "aw", @progbits
 	.balign	4096
-	.globl	bench_k, bench_stack_top
-bench_k:
-	.fill	80, 8, 0
-	.balign	4096
-	.fill	8192, 1, 0
+	.globl	bench_stack_top
+	.fill	16384, 1, 0
 bench_stack_top:
 
 /* ---- outside ------------------------------------------------------------------- */

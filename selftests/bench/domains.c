@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Domains: a call, an event that strikes inside, and a computation as long as a
- * signature, against the same outside.
+ * Domains: a call, an event that strikes inside, and a signature, against the same
+ * outside.
  */
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,8 +11,7 @@
 #include "domains.h"
 
 enum {
-	/* Ed25519 by libsodium takes 230,000 to 280,000 instructions; this less. */
-	SIGN_BLOCKS = 32, SIGNATURES = 200,
+	SIGNATURES = 200,
 	/* 250 Hz at a billion instructions a second. */
 	TICK = 4000000,
 	TIMER_VECTOR = 0x40,
@@ -23,55 +22,12 @@ enum {
 
 extern u8 bench_gate[], bench_exit[], bench_leave[], bench_leave_hc[], bench_event[];
 extern u8 bench_sign_inside[], bench_stack_top[];
-extern u8 __start_bench_text[], __stop_bench_text[];
-extern u64 bench_k[80];
+extern u8 __start_bench_text[], __stop_bench_text[], __start_bench_data[], __stop_bench_data[];
 extern u8 bench_divide[], bench_resume[], bench_resume_hc[];
 u64 bench_call(u64 op, u64 vectors, u64 gate);
-
-/* ---- inside, and outside the same ------------------------------------------------ */
-
-static inline u64 ror(u64 x, unsigned int n)
-{
-	return x >> n | x << (64 - n);
-}
-
-/* The work of SHA-512, 80 rounds a block, with constants of our own. */
-__attribute__((section("bench_text"), noinline, used)) u64 bench_sign(u64 seed)
-{
-	u64 h[8], s[8], w[16];
-
-	for (u64 i = 0; i < 8; i++)
-		h[i] = seed * (i + 1);
-	for (u64 block = 0; block < SIGN_BLOCKS; block++) {
-		for (u64 i = 0; i < 16; i++)
-			w[i] = h[i & 7] + i + block;
-		for (u64 i = 0; i < 8; i++)
-			s[i] = h[i];
-		for (u64 i = 0; i < 80; i++) {
-			u64 t1 = s[7] + (ror(s[4], 14) ^ ror(s[4], 18) ^ ror(s[4], 41)) +
-				 ((s[4] & s[5]) ^ (~s[4] & s[6])) + bench_k[i] + w[i & 15];
-			u64 t2 = (ror(s[0], 28) ^ ror(s[0], 34) ^ ror(s[0], 39)) +
-				 ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-			u64 a = w[(i + 1) & 15], b = w[(i + 14) & 15];
-
-			w[i & 15] += w[(i + 9) & 15] + (ror(a, 1) ^ ror(a, 8) ^ a >> 7) +
-				     (ror(b, 19) ^ ror(b, 61) ^ b >> 6);
-			s[7] = s[6];
-			s[6] = s[5];
-			s[5] = s[4];
-			s[4] = s[3] + t1;
-			s[3] = s[2];
-			s[2] = s[1];
-			s[1] = s[0];
-			s[0] = t1 + t2;
-		}
-		for (u64 i = 0; i < 8; i++)
-			h[i] += s[i];
-	}
-	for (u64 i = 1; i < 8; i++)
-		h[0] ^= h[i];
-	return h[0] >> 1; /* no error */
-}
+/* sign.c */
+void bench_key(void);
+u64 bench_sign(u64 what);
 
 /* ---- a domain --------------------------------------------------------------------- */
 
@@ -93,9 +49,13 @@ static s64 hc(struct vm *vm, const char *what, u64 nr, u64 a, u64 b, u64 c, u64 
 	return ret;
 }
 
-/* The pages of the program from @from on, as the domain's. */
-static void add(struct vm *vm, s64 id, u64 gpa, const u8 *from, u64 pages, u64 kind)
+/* The pages of the program from @from to @to, as the domain's; room for them ends at @end. */
+static void add(struct vm *vm, s64 id, u64 gpa, u64 end, const u8 *from, const u8 *to, u64 kind)
 {
+	u64 pages = (to - from + PAGE_SIZE - 1) / PAGE_SIZE;
+
+	if ((u64)from % PAGE_SIZE || gpa + pages * PAGE_SIZE > end)
+		tap_bail("the domain's %lu pages at %p do not fit", pages, from);
 	/* The guest's copy: its memory may have been written. */
 	memcpy(vm_host(vm, gpa), vm_host(vm, (u64)from), pages * PAGE_SIZE);
 	hc(vm, "DOM_ADD", RDT_HC_DOM_ADD, id, gpa, (u64)from, RDT_DOM_PAGES(pages, kind));
@@ -105,15 +65,11 @@ static s64 make_domain(struct vm *vm, u64 gpa, u32 flags)
 {
 	static const u8 insn[2][3] = { { 0x0f, 0x01, 0xd9 }, { 0x0f, 0x01, 0xc1 } };
 	struct rdt_domain_desc *desc = vm_host(vm, B_DESC);
-	const u8 *text = __start_bench_text;
-	u64 *k = *vm_var(vm, bench_k);
 	s64 id;
 
 	memcpy(vm_host(vm, (u64)bench_leave_hc), insn[guest_is_intel], 3);
 	memcpy(vm_host(vm, (u64)bench_resume_hc), insn[guest_is_intel], 3);
-	k[0] = 0x428a2f98d728ae22;
-	for (int i = 1; i < 80; i++)
-		k[i] = k[i - 1] * 6364136223846793005 + 1442695040888963407;
+	vcpu_call(&vm->vcpu[0], bench_key);
 	*desc = (struct rdt_domain_desc){
 		.size = sizeof(*desc),
 		.flags = flags,
@@ -127,11 +83,10 @@ static s64 make_domain(struct vm *vm, u64 gpa, u32 flags)
 	};
 	id = hc(vm, "DOM_CREATE", RDT_HC_DOM_CREATE, B_DESC, 0, 0, 0);
 	/* Ascending, as the linker has them. */
-	add(vm, id, gpa + B_TEXT, text, (__stop_bench_text - text + PAGE_SIZE - 1) / PAGE_SIZE, RDT_DOM_TEXT);
-	add(vm, id, gpa, bench_gate, 1, RDT_DOM_GATE);
-	add(vm, id, gpa + PAGE_SIZE, bench_exit, 1, RDT_DOM_EXIT);
-	add(vm, id, gpa + B_DATA, (u8 *)bench_k, (bench_stack_top - (u8 *)bench_k) / PAGE_SIZE,
-	    RDT_DOM_DATA);
+	add(vm, id, gpa, gpa + PAGE_SIZE, bench_gate, bench_exit, RDT_DOM_GATE);
+	add(vm, id, gpa + PAGE_SIZE, gpa + B_TEXT, bench_exit, bench_exit + PAGE_SIZE, RDT_DOM_EXIT);
+	add(vm, id, gpa + B_TEXT, gpa + B_DATA, __start_bench_text, __stop_bench_text, RDT_DOM_TEXT);
+	add(vm, id, gpa + B_DATA, gpa + B_TABLES, __start_bench_data, __stop_bench_data, RDT_DOM_DATA);
 	hc(vm, "DOM_ADD", RDT_HC_DOM_ADD, id, gpa + B_TABLES, 0,
 	   RDT_DOM_PAGES(B_TABLE_PAGES, RDT_DOM_TABLE));
 	hc(vm, "DOM_SHARE", RDT_HC_DOM_SHARE, id, B_SHARED, B_SHARED, 1);
@@ -141,7 +96,7 @@ static s64 make_domain(struct vm *vm, u64 gpa, u32 flags)
 
 static void allow_domains(struct rdt *r)
 {
-	struct rdt_domain_quota quota = { .domains = 3, .frames_each = 64, .frames = 128 };
+	struct rdt_domain_quota quota = { .domains = 3, .frames_each = 64, .frames = 192 };
 
 	if (ioctl(r->fd, RDT_VM_DOM_QUOTA, &quota))
 		tap_bail("RDT_VM_DOM_QUOTA");
@@ -294,7 +249,7 @@ __attribute__((target("general-regs-only"))) static u64 on_tick(struct trap_fram
 	return 1;
 }
 
-/* The instructions of all signatures; @gate: 0 outside. B_SSE is the seed as well. */
+/* The instructions of all signatures; @gate: 0 outside. B_SSE is what is signed as well. */
 static u64 g_sign(u64 gate, u64 period)
 {
 	u64 sum = 0, good = bench_sign(B_SSE), bad = 0;

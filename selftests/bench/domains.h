@@ -5,9 +5,9 @@
 
 #define B_DOM		0x900000	/* frames of a domain, the gate's first; then another's */
 #define B_DOM_SIZE	0x40000
-#define B_TEXT		0x10000
-#define B_DATA		0x18000
-#define B_TABLES	0x20000
+#define B_TEXT		0x2000
+#define B_DATA		0x10000
+#define B_TABLES	0x30000
 #define B_TABLE_PAGES	12
 #define B_SHARED	0xa00000	/* at the same address inside */
 #define B_DESC		0xa01000
