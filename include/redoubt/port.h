@@ -187,8 +187,8 @@ struct rdt_fault {
 	rdt_u8 vectoring;
 	rdt_u8 soft_len;
 	rdt_u8 emulated;	/* KVM's emulator or KVM itself is the writer */
-	rdt_u8 host;		/* no instruction of a vCPU: KVM on its own */
-	rdt_u8 mmio;		/* no RAM, or none to write: KVM would emulate the instruction */
+	rdt_u8 host : 1;	/* no instruction of a vCPU: KVM on its own */
+	rdt_u8 mmio : 1;	/* no RAM, or none to write: KVM would emulate the instruction */
 	rdt_u8 size;		/* bytes, 0 unknown */
 	const void *new_val;	/* up to 8 bytes, NULL unknown */
 	const void *old_val;	/* likewise; NULL: the core reads it */

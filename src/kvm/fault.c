@@ -225,13 +225,6 @@ static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, i
 	return r;
 }
 
-bool rdt_delivers_event(struct kvm_vcpu *vcpu)
-{
-	struct kvm_vcpu_arch *a = &vcpu->arch;
-
-	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
-}
-
 /* It happened while an event was delivered, and no instruction could do that again. */
 static int stuck(struct kvm_vcpu *vcpu)
 {

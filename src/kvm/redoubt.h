@@ -191,7 +191,12 @@ long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
 u8 rdt_soft_event_len(struct rdt_vm *vm, struct rdt_vcpu *rv, unsigned long rip);
 /* An asynchronous exit: what @cpu says, and if an event is under way it strikes there. */
 void rdt_event_to_stub(struct kvm_vcpu *vcpu, struct rdt_cpu *cpu, u8 soft_len);
-bool rdt_delivers_event(struct kvm_vcpu *vcpu);
+static inline bool rdt_delivers_event(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_arch *a = &vcpu->arch;
+
+	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
+}
 int rdt_freeze(struct kvm_vcpu *vcpu);
 
 /* ---- secret.c ---------------------------------------------------------------- */
