@@ -109,6 +109,68 @@ TEST(C4, LeavingIsTheMirror)
 			}
 }
 
+/*
+ * An IDT that the inside's page tables lead to would be one that the CPU can use there: each event
+ * a way in to wherever it says. Not at the gate, not at the resume.
+ */
+TEST(C6, NoIdtWithinTheDomain)
+{
+	for (u32 flags : {user, 0u})
+		for (bool by_call : doors(DomPlan::nr(0, flags))) {
+			DomWorld w;
+			DomPlan p = DomPlan::nr(0, flags);
+
+			p.windows = 1;
+			const s64 id = w.build(p);
+			ASSERT_EQ(w.share(id, lay::plain, p.window_gva(0), 2), 0);
+			ASSERT_EQ(w.seal_domain(id), 0);
+			w.quiet();
+			Cpu &c = w[1];
+			const u64 low = p.text_gva(), high = p.window_gva(0) + 2 * page_size;
+			const struct {
+				u64 base;
+				bool fits;
+			} idts[] = {
+				{low, false},	       {p.data_gva(), false},	 {p.window_gva(0), false},
+				{high - 1, false},     {high, true},		 {low - 0x10000, true},
+				{low - 0xffff, false}, {low - page_size, false}, {0, true},
+				{~0ull - 0x7fff, false}, /* its end is at 0 */
+			};
+			const auto enter_with = [&](u64 idt) {
+				DomWorld::at_caller(c, p);
+				c.idt_base = idt;
+				c.regs.gpr[rbx] = by_call ? static_cast<u64>(id) : c.regs.gpr[rbx];
+				c.regs.rip = 0x7f0000000010;
+				if (by_call)
+					c.call(RDT_HC_DOM_ENTER, static_cast<u64>(id));
+				else
+					c.fault(gpa_of(p.gate()) + 0x10, RDT_ACC_X);
+				return DomWorld::in(c, id);
+			};
+
+			for (const auto &idt : idts) {
+				SCOPED_TRACE(testing::Message() << std::hex << idt.base);
+				EXPECT_EQ(enter_with(idt.base), idt.fits);
+				if (!idt.fits) {
+					w.expect_event(RDT_EV_GATE, RDT_GATE_BAD_IDT);
+					ASSERT_TRUE(enter_with(0x1234000));
+				}
+				const u64 token = DomWorld::strike_domain(c);
+
+				c.idt_base = idt.base;
+				EXPECT_EQ(c.resume(token).switched, idt.fits);
+				if (!idt.fits) {
+					w.expect_event(RDT_EV_GATE, RDT_GATE_BAD_IDT);
+					c.idt_base = 0x1234000;
+					EXPECT_TRUE(c.resume(token).switched);
+				}
+				DomWorld::leave_gate(c, p, 0);
+				EXPECT_EQ(c.view(), RDT_VIEW_ROOT);
+				w.quiet();
+			}
+		}
+}
+
 /* Each byte of each page of the domain as a target of a jump from outside: one is the way in. */
 TEST(C6, EntryAtEveryByte)
 {

@@ -139,6 +139,7 @@ public:
 
 private:
 	bool in_domain(u64 gva, u64 pages) const;
+	void owns(u64 first, u64 last);
 	void hash(const void *data, usize bytes);
 	u64 measured_from() const;
 	Run *run_at(u64 gva) const;

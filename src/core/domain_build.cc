@@ -75,6 +75,9 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 	gate.cpl = d.flags & RDT_DOM_USER ? 3 : 0;
 	gate.va_bits = va_bits;
 	gate.domain = true;
+	gate.idt_gva = 1ull << 63; /* none */
+	gate.own_first = ~0ull;
+	gate.own_last = 0;
 	gate.cr3 = 0;
 	gate.gate_gva = d.gate_gva;
 	gate.exit_gva = d.exit_gva;
@@ -126,6 +129,8 @@ const char *Domain::create(const rdt_domain_desc &d, u8 view, u8 work_view, u8 v
 			return "domain: a window";
 		window_[i] = w;
 		above = end_of(w.gva, w.pages);
+		if (i < d.windows)
+			owns(w.gva, above - 1);
 	}
 
 	gate.secret = d.flags & RDT_DOM_SECRET;
@@ -189,6 +194,13 @@ bool Domain::fits(u64 gva, u64 pages, u64 kind) const
 	return true;
 }
 
+void Domain::owns(u64 first, u64 last)
+{
+	gate.own_first = min_of(gate.own_first, first);
+	if (gate.own_last < last)
+		gate.own_last = last;
+}
+
 void Domain::add(Run *r)
 {
 	r->next = runs;
@@ -197,6 +209,7 @@ void Domain::add(Run *r)
 	if (r->kind == RDT_DOM_TABLE)
 		return;
 	next_gva_ = end_of(r->gva, r->count);
+	owns(r->gva, next_gva_ - 1);
 	if (r->kind == RDT_DOM_GATE)
 		gate.gate_gfn = r->first;
 	else if (r->kind == RDT_DOM_EXIT)

@@ -96,7 +96,7 @@ s64 Vm::enter(Vcpu &v, rdt_cpu &cpu, Inside &in, u64 epoch, const u64 &rip_insid
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
-	else if (cpu.idt_base != gate.idt_gva && !gate.domain)
+	else if (!idt_fits(gate, cpu.idt_base))
 		refuse = RDT_GATE_BAD_IDT;
 	/* In another paging mode the inside's tables would mean other translations. */
 	else if (cpu.va_bits != gate.va_bits || !canonical(g[r11], cpu.va_bits))
@@ -418,7 +418,7 @@ s64 Vm::resume(Vcpu &v, rdt_cpu &cpu, u64 token, u64 flags)
 		refuse = RDT_GATE_BAD_CPL;
 	else if (v.view != view_root)
 		refuse = RDT_GATE_INSIDE;
-	else if (cpu.idt_base != in->gate.idt_gva && !in->gate.domain)
+	else if (!idt_fits(in->gate, cpu.idt_base))
 		refuse = RDT_GATE_BAD_IDT;
 	else if (cpu.va_bits != in->gate.va_bits)
 		refuse = RDT_GATE_BAD_STATE;

@@ -16,7 +16,7 @@ struct Gate {
 	u8 view = RDT_VIEW_INTEGRITY;
 	u8 cpl = 0;	     /* of the caller, and of the inside */
 	u8 va_bits = 0;	     /* of the paging mode that its page tables are made for */
-	bool domain = false; /* nothing but arguments gets in, the IDT may be any */
+	bool domain = false; /* nothing but arguments gets in */
 	bool secret = false; /* a domain in its caller's address space */
 	bool rewind = false; /* its interrupted calls are forgotten */
 	u8 text = 0;	     /* RDT_ACC_* to a secret's code */
@@ -25,6 +25,11 @@ struct Gate {
 	u64 erasure = 0;
 	u64 cr3 = 0;
 	u64 idt_gva = 0;
+	/*
+	 * A domain's linear addresses, windows included, and what lies between. An IDT there would
+	 * be one that the CPU can read in its view: an event would go on anywhere inside.
+	 */
+	u64 own_first = ~0ull, own_last = 0;
 	u64 gate_gva = 0;
 	u64 exit_gva = 0;
 	u64 call_gva = 0;
@@ -36,6 +41,16 @@ struct Gate {
 	u32 slots = 0;
 	u64 stack_top[RDT_DRV_MAX_SLOTS] = {};
 };
+
+/* May a vCPU go in with its IDT there? The largest is 64 KiB. */
+constexpr bool idt_fits(const Gate &gate, u64 base)
+{
+	const u64 last = base + 0xffff;
+
+	return base == gate.idt_gva ||
+	       (gate.domain &&
+		(gate.secret || (last > base && (base > gate.own_last || last < gate.own_first))));
+}
 
 struct Inside : Pinned {
 	Gate gate;
