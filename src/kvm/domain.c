@@ -37,6 +37,26 @@ void rdt_domain_evict(struct kvm_vcpu *vcpu)
 	rdt_cpu_clear_shadow(vcpu);
 }
 
+bool rdt_domain_cut_short(struct kvm_vcpu *vcpu, bool ud)
+{
+	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
+	struct rdt_vcpu *rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	struct rdt_cpu cpu;
+
+	if (!rv || vcpu->arch.mmu != &vcpu->arch.root_mmu || !rdt_is_domain(rdt_core_vcpu_view(rv->core)))
+		return false;
+	if (ud) {
+		kvm_queue_exception(vcpu, UD_VECTOR);
+		return true;
+	}
+	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
+	if (!rdt_core_put(vm->core, rv->core, 0, true, &cpu))
+		return false;
+	rdt_cpu_store(vcpu, &cpu);
+	rdt_cpu_clear_shadow(vcpu);
+	return true;
+}
+
 /*
  * KVM_RUN is about to return: what it and KVM_GET_REGS show then must not be the registers of
  * the inside. So the thread is interrupted, by nothing, and goes on at its resume stub. KVM puts

@@ -15,7 +15,7 @@
 #define ACC_USER	4u	/* on EPT: readable */
 
 RDT_REPLACE(kvm, kvm_mmu_page_fault, RDT_ANY, true);
-RDT_IMPORT(kvm, x86_emulate_instruction, RDT_ANY);
+RDT_REPLACE(kvm, x86_emulate_instruction, RDT_ANY, true);
 RDT_IMPORT(kvm, kvm_read_guest_virt, RDT_ANY);
 
 /* ---- what a view grants ------------------------------------------------------ */
@@ -218,10 +218,27 @@ static int emulate(struct rdt_vcpu *rv, const struct rdt_fault *f, void *insn, i
 	 */
 	rv->emulating = true;
 	if (f->walk)
-		r = rdt_call(x86_emulate_instruction)(vcpu, 0, 0, NULL, 0);
+		r = rdt_orig(x86_emulate_instruction)(vcpu, 0, 0, NULL, 0);
 	else
-		r = rdt_call(x86_emulate_instruction)(vcpu, f->gpa, EMULTYPE_PF, insn, insn_len);
+		r = rdt_orig(x86_emulate_instruction)(vcpu, f->gpa, EMULTYPE_PF, insn, insn_len);
 	rv->emulating = false;
+	return r;
+}
+
+/*
+ * What KVM would emulate or skip in a domain is not there: its walk ends in the VMM's page. Nor is it
+ * the VMM's business which instruction that was (KVM_EXIT_INTERNAL_ERROR has its bytes).
+ */
+static int hook_x86_emulate_instruction(struct kvm_vcpu *vcpu, gpa_t gpa, int type, void *insn, int len)
+{
+	int r;
+
+	rdt_hook_enter(&rdt_hook_x86_emulate_instruction);
+	if (rdt_domain_cut_short(vcpu, type & EMULTYPE_TRAP_UD))
+		r = 1;
+	else
+		r = rdt_orig(x86_emulate_instruction)(vcpu, gpa, type, insn, len);
+	rdt_hook_leave();
 	return r;
 }
 

@@ -127,6 +127,7 @@ static __always_inline void rdt_hook_leave(void)
 /* The table: every hook, with the reason. Each is defined in the file named. */
 extern struct rdt_hook
 	rdt_hook_kvm_mmu_page_fault,	   /* fault.c: the accesses that a view refuses */
+	rdt_hook_x86_emulate_instruction,  /* fault.c: nothing of a domain's is emulated */
 	rdt_hook_make_spte,		   /* fault.c: what a view grants */
 	rdt_hook_kvm_mmu_hugepage_adjust,  /* fault.c: no huge page over a restricted frame */
 	rdt_hook_make_huge_page_split_spte,/* fault.c: a split must not give X back */

@@ -55,6 +55,7 @@ static struct rdt_hook *const hooks[] = {
 	&rdt_hook_svm_handle_exit,
 	&rdt_hook_vmx_handle_exit,
 	&rdt_hook_kvm_mmu_page_fault,
+	&rdt_hook_x86_emulate_instruction,
 	&rdt_hook_kvm_emulate_hypercall,
 };
 

@@ -183,6 +183,11 @@ static inline bool rdt_is_domain(u8 view)
 void rdt_domain_kick(struct kvm *kvm);
 /* Before an entry, in the vCPU's thread: it looks. */
 void rdt_domain_evict(struct kvm_vcpu *vcpu);
+/*
+ * End the call of a vCPU that is in a domain, with an alert; @ud: it has only raised #UD, which is
+ * the guest's to see. False: it is in none.
+ */
+bool rdt_domain_cut_short(struct kvm_vcpu *vcpu, bool ud);
 /* RDT_VM_DOM*; the VM is held. */
 long rdt_domain_ioctl(struct rdt_vm *vm, unsigned int cmd, void __user *arg);
 
