@@ -88,13 +88,16 @@ struct rdt_crossing {
 };
 
 /* domain_entry.S */
-extern char rdt_domain_resume[];
+extern char rdt_domain_resume[], rdt_domain_fault[];
 long rdt_domain_enter(void);	/* C does not know its convention */
 int rdt_domain_may_go_on(struct rdt_crossing *x);
 
 /* domain_build.c */
 struct redoubt_domain *rdt_domain_build(struct rdt_image *image, bool user);
 void rdt_pages_free(struct rdt_pages *p);
+
+/* domain_call.c */
+int rdt_domain_call_init(void);
 
 /* domain_life.c */
 extern unsigned int rdt_domain_pages, rdt_domain_pages_total;

@@ -3,6 +3,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/jiffies.h>
+#include <linux/kdebug.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
 #include "domain.h"
@@ -35,6 +36,27 @@ int rdt_domain_may_go_on(struct rdt_crossing *x)
 	if (!x->give_up)
 		x->give_up = (jiffies + msecs_to_jiffies(min(READ_ONCE(grace_ms), GRACE_MAX_MS + 0u))) | 1;
 	return time_before(jiffies, x->give_up);
+}
+
+/*
+ * An exception of the inside finds the stub's exception table, but for one: where the CPU has SMAP (or
+ * SMEP), Linux does not look there for #PF at an address of a process's half. The oops that it makes of it
+ * ends here, with the message.
+ */
+static int oops(struct notifier_block *nb, unsigned long event, void *data)
+{
+	struct die_args *args = data;
+
+	if (event != DIE_OOPS || args->regs->ip != (unsigned long)rdt_domain_resume || user_mode(args->regs))
+		return NOTIFY_DONE;
+	args->regs->ip = (unsigned long)rdt_domain_fault;
+	return NOTIFY_STOP;
+}
+static struct notifier_block oops_nb = { .notifier_call = oops };
+
+int rdt_domain_call_init(void)
+{
+	return register_die_notifier(&oops_nb);
 }
 
 /* 0: it was inside and left by itself. */

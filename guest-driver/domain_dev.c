@@ -403,5 +403,5 @@ static struct miscdevice owner_dev = {
 
 int rdt_domain_dev_init(void)
 {
-	return rdt_domain_life_init() ?: misc_register(&owner_dev);
+	return rdt_domain_life_init() ?: rdt_domain_call_init() ?: misc_register(&owner_dev);
 }

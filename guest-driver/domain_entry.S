@@ -32,13 +32,17 @@ SYM_FUNC_START(rdt_domain_back)
 	RET
 SYM_FUNC_END(rdt_domain_back)
 
-	/* Room for the length of a software interrupt inside: see rdt_resume. */
+	/*
+	 * Room for the length of a software interrupt inside: see rdt_resume. Linux's #BP handler, too,
+	 * may go back one byte, when it knows of no breakpoint. So they are single, and next to the stub.
+	 */
+	.balign	16
 	.fill	16, 1, 0x90
 /*
  * RDI: token. All other registers were scrubbed by the host. Above the return address the caller
  * has left a pointer to its struct rdt_crossing.
  */
-SYM_FUNC_START(rdt_domain_resume)
+SYM_FUNC_START_NOALIGN(rdt_domain_resume)
 	pushq	%rdi
 	movq	16(%rsp), %rdi
 	call	rdt_domain_may_go_on
@@ -59,7 +63,8 @@ SYM_FUNC_START(rdt_domain_resume)
 	movl	$RDT_OUT_KILLED, %r11d
 	jmp	.Ldrop
 	/* An exception of the inside, which is an oops at the stub to the kernel's handler. */
-.Lfault:
+SYM_INNER_LABEL(rdt_domain_fault, SYM_L_GLOBAL)
+	ANNOTATE_NOENDBR
 	movl	$RDT_OUT_FAULT, %r11d
 .Ldrop:
 	movl	$RDT_ASM_HC_RESUME, %eax
@@ -72,4 +77,4 @@ SYM_FUNC_START(rdt_domain_resume)
 	sti
 	RET
 SYM_FUNC_END(rdt_domain_resume)
-	_ASM_EXTABLE(rdt_domain_resume, .Lfault)
+	_ASM_EXTABLE(rdt_domain_resume, rdt_domain_fault)
