@@ -119,7 +119,24 @@ load:	movq	(%rdx), %rax
 	jmp	give
 fault_cli:
 	cli
-fault:	ud2
+	ud2
+fault:	movq	(%rdx), %rcx
+	jrcxz	2f
+	decq	%rcx
+	jrcxz	1f
+	decq	%rcx
+	jrcxz	3f
+	decq	%rcx
+	jrcxz	4f
+	int3
+	ud2
+1:	xorl	%edx, %edx
+	divl	%edx
+2:	ud2
+3:	movabsq	$0x8000000000000000, %rax
+	movq	(%rax), %rax
+4:	movq	%rax, inside(%rip)	/* its own code */
+	ud2
 too_long:
 	leaq	1(%rdi), %rax
 	jmp	out

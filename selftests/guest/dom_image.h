@@ -12,7 +12,7 @@
 #define DOM_MEET	3	/* waits until word 0 calls in all were made, at most word 1 rounds: 0, -ETIMEDOUT */
 #define DOM_MEASURE	4	/* 32 bytes */
 #define DOM_LOAD	5	/* what is at address word 0 */
-#define DOM_FAULT	6	/* #UD */
+#define DOM_FAULT	6	/* by word 0: 0 #UD, 1 #DE, 2 #GP, 3 #PF, 4 #BP */
 #define DOM_FAULT_CLI	7	/* likewise, with interrupts off */
 #define DOM_TOO_LONG	8	/* returns more than there is room for */
 #define DOM_VALUE	9	/* returns word 0 */
@@ -24,8 +24,16 @@
 #define DOM_GATE_AT	0x40
 #define DOM_EXIT_AT	0x18
 
-#define DOM_BASE	0x7e8000000000
-#define DOM_WINDOW	(DOM_BASE + 0x1000000)
+/*
+ * The code is position independent. Ring 0: in the kernel's half, where Linux has nothing (with 4
+ * levels of page tables and with 5). An exception there is found in the stub's exception table; #PF at
+ * an address of a process's is an oops before Linux looks there.
+ */
+#define DOM_BASE	0xfffffc0000000000
+#define DOM_BASE_USER	0x00007e8000000000
+#define DOM_WINDOW_AT	0x1000000
+#define DOM_WINDOW	(DOM_BASE + DOM_WINDOW_AT)
+#define DOM_WINDOW_USER	(DOM_BASE_USER + DOM_WINDOW_AT)
 #define DOM_CODE_PAGES	3	/* GATE, EXIT, TEXT */
 #define DOM_DATA_PAGES	1
 

@@ -65,7 +65,7 @@ static bool intel(void)
 }
 
 /* GATE, EXIT, TEXT, then data and a stack of a page for each slot. */
-void describe(struct image *im, unsigned int slots, unsigned int flags)
+void describe_at(struct image *im, unsigned int slots, unsigned int flags, uint64_t base)
 {
 	static const uint32_t kind[] = { RDT_DOM_GATE, RDT_DOM_EXIT, RDT_DOM_TEXT, RDT_DOM_DATA };
 	unsigned int i;
@@ -75,17 +75,22 @@ void describe(struct image *im, unsigned int slots, unsigned int flags)
 	im->bytes[dom_image_intel - dom_image] = intel();
 	for (i = 0; i < 4; i++)
 		im->segment[i] = (struct rdt_image_segment){
-			.gva = DOM_BASE + i * 4096, .pages = 1, .kind = kind[i],
+			.gva = base + i * 4096, .pages = 1, .kind = kind[i],
 			.data = (uintptr_t)im->bytes + i * 4096, .len = 4096,
 		};
 	im->segment[3].pages += slots;
 	im->image = (struct rdt_image){
-		.flags = flags, .slots = slots, .gate_gva = DOM_BASE + DOM_GATE_AT,
-		.exit_gva = DOM_BASE + 4096 + DOM_EXIT_AT, .segments = 4, .segment = (uintptr_t)im->segment,
-		.windows = 1, .window = { { DOM_WINDOW, slots } },
+		.flags = flags, .slots = slots, .gate_gva = base + DOM_GATE_AT,
+		.exit_gva = base + 4096 + DOM_EXIT_AT, .segments = 4, .segment = (uintptr_t)im->segment,
+		.windows = 1, .window = { { base + DOM_WINDOW_AT, slots } },
 	};
 	for (i = 0; i < slots; i++)
-		im->image.stack_top[i] = DOM_BASE + (DOM_CODE_PAGES + DOM_DATA_PAGES + i + 1) * 4096;
+		im->image.stack_top[i] = base + (DOM_CODE_PAGES + DOM_DATA_PAGES + i + 1) * 4096;
+}
+
+void describe(struct image *im, unsigned int slots, unsigned int flags)
+{
+	describe_at(im, slots, flags, flags & RDT_DOM_USER ? DOM_BASE_USER : DOM_BASE);
 }
 
 int create(int fd, struct image *im, unsigned int slots, unsigned int flags)
@@ -184,11 +189,11 @@ SPOIL(two_exits, im->segment[2].kind = RDT_DOM_EXIT)
 SPOIL(no_gate, im->segment[0].kind = RDT_DOM_TEXT)
 SPOIL(no_exit, im->segment[1].kind = RDT_DOM_TEXT)
 SPOIL(gate_elsewhere, im->image.gate_gva += 8192)
-SPOIL(gate_not_canonical, im->image.gate_gva |= 1ull << 60)
+SPOIL(gate_not_canonical, im->image.gate_gva &= ~(1ull << 60))
 SPOIL(exit_elsewhere, im->image.exit_gva += 4096)
 SPOIL(order, im->segment[2].gva = DOM_BASE)
 SPOIL(overlap, im->segment[3].gva = DOM_BASE + 8192)
-SPOIL(not_canonical, im->segment[3].gva |= 1ull << 60)
+SPOIL(not_canonical, im->segment[3].gva &= ~(1ull << 60))
 SPOIL(data_long, im->segment[2].len = 4097)
 SPOIL(data_kernel, im->segment[2].data = 0xffff888000000000)
 SPOIL(data_nowhere, im->segment[2].data = 16)

@@ -59,7 +59,7 @@ static int64_t in(struct user_domain *d, unsigned int part, uint64_t op, uint64_
 
 	at[0] = a;
 	at[1] = b;
-	return dom_user_call(d->gate + DOM_GATE_AT, op, DOM_WINDOW + part * 4096, 16, 4096);
+	return dom_user_call(d->gate + DOM_GATE_AT, op, DOM_WINDOW_USER + part * 4096, 16, 4096);
 }
 
 static uint64_t got(struct user_domain *d, unsigned int part)
@@ -221,7 +221,7 @@ static void jumps_past(struct user_domain *d)
 
 	(void)d;
 	if (make(&mine, 1, 0))
-		dom_user_call(mine.gate + DOM_GATE_AT + 4, DOM_VALUE, DOM_WINDOW, 0, 0);
+		dom_user_call(mine.gate + DOM_GATE_AT + 4, DOM_VALUE, DOM_WINDOW_USER, 0, 0);
 }
 
 /* ---- the owner is killed ---------------------------------------------------------------------- */

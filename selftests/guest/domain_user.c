@@ -93,9 +93,11 @@ static void test_refusals(int fd)
 	ok(fails(ioctl(fd, RDT_ATTACH), ENOTTY), "C6 an ioctl of another device");
 	ok(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED && errno == EOPNOTSUPP, "C6 nothing of ring 0 is mapped");
 	/* More often than there are slots: each must come back. */
-	for (i = 0; i < 20; i++)
-		faults += call(fd, i & 1 ? DOM_FAULT : DOM_FAULT_CLI, NULL, 0, NULL, 0, &r) && errno == ENOTRECOVERABLE;
-	ok(faults == 20, "C10 exceptions of the inside: %d of 20 end the call", faults);
+	for (i = 0; i < 40; i++) {
+		w[0] = i % 5;
+		faults += call(fd, i % 8 ? DOM_FAULT : DOM_FAULT_CLI, w, 8, NULL, 0, &r) && errno == ENOTRECOVERABLE;
+	}
+	ok(faults == 40, "C10 exceptions of the inside, of five kinds: %d of 40 end the call", faults);
 	ok(!call(fd, DOM_ECHO, "AB", 2, big, 2, &r) && r == 2, "C10 and it goes on");
 }
 
@@ -427,6 +429,35 @@ static void test_kill(int times, bool ring3)
 	ok(after > before - 8000, "C8 and the guest has its memory: %ld kB free before, %ld after", before, after);
 }
 
+/* The driver's last net: Linux calls it an oops, and goes on. */
+static void test_low(void)
+{
+	int fd = control(), ends = 0, i;
+	struct image im;
+	int64_t r = 0;
+
+	describe_at(&im, 2, 0, DOM_BASE_USER);
+	ok(!ioctl(fd, RDT_DOMAIN_CREATE, &im.image), "C10 a domain of ring 0 at an address of processes");
+	for (i = 0; i < 5; i++)
+		ends += call(fd, DOM_FAULT, &(uint64_t){ 3 }, 8, NULL, 0, &r) && errno == ENOTRECOVERABLE;
+	ok(ends == 5, "C10 it writes to its own code: %d of 5 calls end", ends);
+	ok(!call(fd, DOM_ECHO, "A", 1, &(char){ 0 }, 1, &r) && r == 1, "C10 and it goes on");
+	close(fd);
+}
+
+static int bound(const char *parameter, int value)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/redoubt_guest/parameters/%s", parameter);
+	f = fopen(path, "w");
+	if (!f)
+		return -1;
+	fprintf(f, "%d\n", value);
+	return fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -442,6 +473,10 @@ int main(int argc, char **argv)
 		ok(!create(fd, &im, 2, 0), "C9 the operator allows one");
 		ok(fails(create(control(), &im, 2, 0), EDQUOT), "C9 and not two");
 		ok(fails(create_big(control(), &im, 2, 5000), E2BIG), "C9 the driver has a bound for one, too");
+		close(fd);
+		ok(!bound("domain_pages_total", 100) && fails(create_big(control(), &im, 2, 100), ENOSPC) &&
+		   !create(control(), &im, 2, 0), "C9 and for all");
+		ok(!bound("domain_pages_total", 16384), "C9 which root can change");
 	} else if (!strcmp(what, "stay")) {
 		fd = control();
 		ok(!create(fd, &im, 2, 0) && !publish(fd, "stays", 0600, RDT_PUBLISH_STAY), "C8 a domain that stays");
@@ -455,6 +490,8 @@ int main(int argc, char **argv)
 		test_kill(argc > 2 ? atoi(argv[2]) : 50, true);
 	} else if (!strcmp(what, "ring3")) {
 		test_ring3();
+	} else if (!strcmp(what, "low")) {
+		test_low();
 	} else if (!strcmp(what, "ring3-past")) {
 		test_ring3_past();
 	} else {

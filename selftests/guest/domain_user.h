@@ -30,6 +30,7 @@ struct bad_image {
 };
 extern const struct bad_image bad_images[];
 
+void describe_at(struct image *im, unsigned int slots, unsigned int flags, uint64_t base);
 void describe(struct image *im, unsigned int slots, unsigned int flags);
 void measure(const struct image *im, uint8_t sha[32]);
 int create(int fd, struct image *im, unsigned int slots, unsigned int flags);
