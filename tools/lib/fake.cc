@@ -109,6 +109,14 @@ FakeDomain &FakeModule::add_domain(uint32_t id, uint32_t view, uint8_t measured,
 	domain.info.frames = 11;
 	domain.info.gate_gva = 0xffffffffc0002010;
 	memset(domain.info.measurement, measured, sizeof(domain.info.measurement));
+	if (measured) {
+		rdt_event event{};
+
+		event.type = RDT_EV_DOMAIN;
+		event.code = RDT_DOM_EV_SEALED;
+		event.domain = view;
+		raise(id, event);
+	}
 	return domain;
 }
 

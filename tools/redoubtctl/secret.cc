@@ -10,6 +10,7 @@
 #include <list>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "../lib/manifest.h"
 #include "print.h"
@@ -124,12 +125,16 @@ private:
 	using Clock = std::chrono::steady_clock;
 
 	struct Served {
+		explicit Served(Vm &&opened) : vm(std::move(opened)), ring(vm.events()) {}
+
 		Vm vm;
+		EventRing ring;
+		std::optional<uint64_t> looked;	// how many events of domains there were then
 		std::set<uint64_t> refused;	// told once
 		bool ended = false;
 	};
 
-	void add(Vm &&vm) { vms_.push_back({std::move(vm), {}, false}); }
+	void add(Vm &&vm) { vms_.emplace_back(std::move(vm)); }
 	void adopt();
 	void look(Served &served);
 	void wait();
@@ -159,12 +164,20 @@ void Serve::adopt()
 	}
 }
 
-// Not the events but what there is decides: events can be lost, and one domain may have
-// been sealed before we came.
+// An event says that it is time to look, but what there is decides: events can be lost, and
+// a domain may have been sealed before we came.
 void Serve::look(Served &served)
 {
+	const uint64_t events = served.ring.count(RDT_EV_DOMAIN);
+	bool again = false;
+
 	try {
-		served.vm.seen(served.vm.events().head());
+		served.ended = served.vm.info().flags & RDT_VM_DEAD;
+		if (served.ended)
+			return;
+		served.vm.seen(served.ring.head());
+		if (served.looked == events)
+			return;
 		for (const rdt_domain_info &info : served.vm.domains())
 			for (const Ready &ready : ready_) {
 				if (enough())
@@ -173,8 +186,10 @@ void Serve::look(Served &served)
 					continue;
 				try {
 					// A thread inside: at the next look.
-					if (!served.vm.install(info.id, ready.package.value, ready.package.fixups))
+					if (!served.vm.install(info.id, ready.package.value, ready.package.fixups)) {
+						again = true;
 						continue;
+					}
 				} catch (const Error &error) {
 					if (error.code() == ENOENT || error.code() == ENODEV)
 						continue;
@@ -192,6 +207,8 @@ void Serve::look(Served &served)
 				tell(ctx_, served.vm, info, ready);
 				done_++;
 			}
+		if (!again)
+			served.looked = events;
 	} catch (const Error &error) {
 		if (error.code() != ENODEV)
 			throw;
@@ -213,6 +230,8 @@ void Serve::wait()
 	}
 	if (ctx_.sys.poll(fds.data(), fds.size(), ms) < 0 && errno != EINTR)
 		throw Error("poll", errno);
+	// A guest that raises one event after the other does not keep us busy.
+	std::this_thread::sleep_for(std::chrono::milliseconds(std::min(ms, 5)));
 }
 
 int Serve::finish(const char *why)
