@@ -466,11 +466,12 @@ static void test_user(const struct dom *d, const struct dom *kernels)
 	is(seen->vector, 6, "C10 ring 3: its vector");
 	ok(seen->cs == SEL_CODE3 && seen->ss == SEL_DATA3 && seen->fs_base == 0xf5ba5e000,
 	   "C10 ring 3: it is the caller's segments that the handler sees");
-	vcpu_call(v, g_timer_on, 40000);
-	for (calls = 0; seen->count < 60 && calls < 3000 && !wrong; calls++)
-		wrong += user_call(d, DOM_SPIN, 2000, 0) != 2000;
+	/* In ring 3 they strike at the stub, too: leave time for it. */
+	vcpu_call(v, g_timer_on, 300000);
+	for (calls = 0; seen->count < 30 && calls < 3000 && !wrong; calls++)
+		wrong += user_call(d, DOM_SPIN, 20000, 0) != 20000;
 	vcpu_call(v, g_timer_off);
-	ok(seen->count >= 60, "C10 ring 3: interrupts inside (%lu, in %lu calls)", seen->count, calls);
+	ok(seen->count >= 30, "C10 ring 3: interrupts inside (%lu, in %lu calls)", seen->count, calls);
 	is(wrong, 0, "C10 ring 3: every result is right");
 	is(seen->leaked | seen->wrong_rip | seen->wrong_flags, 0, "C10 ring 3: the handler saw nothing of the inside");
 	ok(quiet(), "C10 ring 3: none of it is an alert");
