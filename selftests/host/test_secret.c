@@ -23,7 +23,8 @@
 #define PLAIN	(GUEST_FREE + 0x30000)
 #define SECRETS	(GUEST_FREE + 0x400000)		/* SEC_SIZE each */
 #define SEC_SIZE 0x10000ul
-#define UNMAPPED 0x7e8000000000ul		/* mapped by nobody, at first */
+#define UNMAPPED 0x7e8000000000ul		/* mapped by nobody */
+#define ALIAS	0x7e9000000000ul		/* where a secret is mapped, too */
 #define MMIO	(RAM + 0x1000000)		/* mapped, but no RAM */
 #define gp	13
 #define ERASURE	0xe5a5ec0de
@@ -145,6 +146,12 @@ static u64 g_call_break(u64 at, u64 a, u64 b, u64 gate)
 	ret = sec_call(SEC_MAC, a, b, gate);
 	asm volatile("movq %0, %%dr7" : : "r"(0x400ul));
 	return ret;
+}
+
+static u64 g_flush(void)
+{
+	guest_flush_tlb();
+	return 0;
 }
 
 static u64 g_try_load(u64 gva)
@@ -442,6 +449,40 @@ static void test_reaches_out(const struct sec *s, const struct sec *other)
 	rdt_drain(r);
 }
 
+/* The caller's page tables are his: they decide where a secret is, and not what it executes. */
+static void test_mappings(const struct sec *s, const struct sec *other)
+{
+	struct sec_seen *seen;
+	uint64_t *pte, right;
+
+	for (uint64_t at = 0; at < SEC_PAGES * PAGE_SIZE; at += PAGE_SIZE)
+		vm_map(vm, ALIAS + at, s->gpa + at, PAGE_SIZE, PTE_W);
+	expect(s, SEC_MAC, 5, PLAIN);
+	is(vcpu_call(v, sec_call, SEC_MAC, 5, PLAIN, ALIAS + SEC_GATE_AT), mac(5), "D2 mapped elsewhere it works there");
+	ok(quiet(), "D2 which is no alert");
+	pte = vm_host(vm, vm_pte(vm, ALIAS + 2 * PAGE_SIZE));
+	right = *pte;
+	/* On GATE there is a trap at that place, so that nothing is to be had by it. */
+	*pte = s->gpa | (right & 0xfff);
+	vcpu_call(v, g_flush);
+	seen = expect(s, SEC_MAC, 6, PLAIN);
+	seen->drop = 1;
+	is(vcpu_call(v, sec_call, SEC_MAC, 6, PLAIN, ALIAS + SEC_GATE_AT), -EFAULT, "D2 where its code was is its gate");
+	is(seen->vector, 3, "D2 where its code was is its gate: a trap");
+	saw(seen, 1, "D2 where its code was is its gate");
+	for (int i = 0; i < 3; i++) {
+		static const char *const what[] = { "another's code", "ordinary code", "its code" };
+		const uint64_t there[] = { other->gpa + 2 * PAGE_SIZE, PLAIN, s->gpa + 2 * PAGE_SIZE };
+
+		*pte = there[i] | (right & 0xfff);
+		vcpu_call(v, g_flush);
+		is(vcpu_call(v, sec_call, SEC_MAC, 6, PLAIN, ALIAS + SEC_GATE_AT), i < 2 ? (uint64_t)-EPERM : mac(6),
+		   "D2 where its code was is %s", what[i]);
+		vcpu_must_end(v, "page tables that change");
+		ok(i < 2 ? alert(RDT_EV_EXEC, there[i]) : quiet(), "D2 where its code was is %s: an alert", what[i]);
+	}
+}
+
 /* ---- somebody inside, on a thread of its own -------------------------------------------------- */
 
 static bool comes(const volatile uint64_t *word, uint64_t value)
@@ -714,6 +755,7 @@ int main(void)
 	test_calls(&s[0]);
 	test_calls(&s[1]);
 	test_reaches_out(&s[0], &s[2]);
+	test_mappings(&s[0], &s[2]);
 	test_events(&s[0]);
 	test_events(&s[1]);
 	test_each_instruction(&s[0], "resumed");

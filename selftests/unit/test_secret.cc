@@ -252,7 +252,7 @@ TEST(D7, Rights)
 		ASSERT_EQ(w.protect(lay::plain, 1, RDT_ACT_LOG, 0), 0);
 		const SecPlan p = SecPlan::nr(0), q = SecPlan::nr(1);
 		const s64 id = w.make(p), other = w.make(q);
-		const u8 view = DomWorld::view_of(id), work = execute_only ? view : static_cast<u8>(view + 1);
+		const u8 view = DomWorld::view_of(id), work = static_cast<u8>(view + 1);
 		const u8 text = execute_only ? X : R | X;
 
 		for (u8 v = 0; v <= RDT_VIEW_STEP; v++)
@@ -280,10 +280,9 @@ TEST(D7, Rights)
 	}
 }
 
-/* Where code cannot be hidden from itself a secret takes two views. */
 TEST(D7, TwoViews)
 {
-	SecWorld w(false);
+	SecWorld w;
 	std::vector<s64> id;
 
 	for (unsigned n = 0; n < RDT_DOM_MAX / 2; n++)

@@ -311,12 +311,12 @@ TEST(D5, InterruptedCallsGoOn)
 		}
 }
 
-/* --- without execute-only pages --------------------------------------------------------- */
+/* --- its two halves --------------------------------------------------------------------- */
 
 TEST(D7, WhatLoadsTheValueIsNotWhatWorksOnMemory)
 {
 	for (u32 more : {0u, rewind_mode}) {
-		SecWorld w(false);
+		SecWorld w(more);
 		const SecPlan p = SecPlan::nr(0, more);
 		const s64 id = w.make(p);
 		const u8 home = DomWorld::view_of(id);
@@ -364,7 +364,7 @@ TEST(D7, WhatLoadsTheValueIsNotWhatWorksOnMemory)
 /* The caller's page tables have no say in which page comes next. */
 TEST(D7, PagesInTheirPlaceOnly)
 {
-	SecWorld w(false);
+	SecWorld w;
 	const SecPlan p = SecPlan::nr(0), q = SecPlan::nr(1);
 
 	w.make(p), w.make(q);

@@ -87,8 +87,7 @@ s64 Vm::domain_create(gpa_t gpa, const rdt_cpu &cpu)
 	if (d && desc && sha) {
 		if (rdt_port_read(host_, gpa, desc, sizeof(*desc))) {
 			result = hc_efault;
-		} else if (desc->flags & RDT_DOM_SECRET && !rdt_port_execute_only() &&
-			   !is_domain(work_view = free_view(view + 1))) {
+		} else if (desc->flags & RDT_DOM_SECRET && !is_domain(work_view = free_view(view + 1))) {
 			result = hc_enospc;
 		} else if (const char *wrong = d->create(*desc, view, work_view, cpu.va_bits,
 							 domains_->epochs + 1, sha)) {

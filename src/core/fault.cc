@@ -89,18 +89,18 @@ u8 Vm::secret_access(const Domain &d, u8 view, gfn_t gfn) const
 	case RDT_DOM_GATE:
 		return view == gate.view ? gate.text : 0;
 	case RDT_DOM_TEXT:
-		return view == (gate.work_view ? gate.work_view : gate.view) ? gate.text : 0;
+		return view == gate.work_view ? gate.text : 0;
 	default: /* EXIT: a jump to it leaves. */
 		return 0;
 	}
 }
 
 /*
- * Where code cannot be executed without being readable, what works on its caller's memory could be given
- * the GATE page to work on, by another name. So a secret has two views there: one with the GATE page, one
- * with TEXT; a jump from one to the other comes by here. The caller's page tables have no say in where it
- * leads: the page must be as far from the gate as it was measured. (RIP: neither does an
- * instruction lie across.)
+ * A secret's caller chooses its page tables, and can change them at any time: what an address leads to is his
+ * to say. So a secret has two views, one with the GATE page and one with TEXT, and a jump from one to the
+ * other comes by here: the page must be as far from the gate as it was measured. (RIP: neither
+ * does an instruction lie across.) And where code cannot be executed without being readable, what works
+ * on the caller's memory cannot be given the GATE page, where the value is, to work on.
  */
 bool Vm::other_half(Vcpu &v, gfn_t gfn, rdt_cpu &cpu) const
 {

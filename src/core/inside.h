@@ -20,7 +20,7 @@ struct Gate {
 	bool secret = false; /* a domain in its caller's address space */
 	bool rewind = false; /* its interrupted calls are forgotten */
 	u8 text = 0;	     /* RDT_ACC_* to a secret's code */
-	u8 work_view = 0;    /* where its TEXT is, and its GATE is not; 0: both are in `view` */
+	u8 work_view = 0;    /* of a secret: where its TEXT is, and its GATE is not */
 	u16 results = 0, erased = 0; /* by general register */
 	u64 erasure = 0;
 	u64 cr3 = 0;

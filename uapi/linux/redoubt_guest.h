@@ -252,16 +252,20 @@ struct rdt_domain_window {
  * nobody else ever has. It runs in its caller's address space: CR3 and RSP are the caller's,
  * @stack_top, @windows and @window 0; ordinary frames can be read and written, and not executed.
  * Its pages are one of kind GATE, one of kind EXIT, and TEXT, none of TABLE or DATA. They are executed, EXIT
- * but jumped to; on EPT they cannot be read, not by themselves either. By
- * convention, which the module relies on where the CPU has no execute-only pages:
+ * but jumped to; on EPT they cannot be read, not by themselves either. What they have to keep to:
  *	- the placeholders of the value are immediate operands on the GATE page, nowhere else
  *	  can a value be installed;
  *	- code of the GATE page touches no memory: it loads registers, and computes in
- *	  them. What works on memory is on TEXT pages.
+ *	  them. What works on memory is on TEXT pages. Between both one jumps (which costs an
+ *	  exit); no instruction lies across.
+ *	- the caller's page tables say which of its pages an address is, even while it
+ *	  runs. What is an instruction on one page is a trap (int3) at that place of the others.
  *	- nothing of the value is written to memory, the stack included: no CALL, no PUSH.
  * @gate_gva, @exit_gva and the pages' addresses are where the code is now, a module's or a
  * process's mapping. Only where they are from the gate page on is measured, and only their offset in
  * the page is compared: whoever maps it elsewhere may call it there.
+ *
+ * A secret takes two of the views that there are for domains.
  *
  * The only way in is the jump to the gate: with DOM_ENTER it is -EPERM and an alert. All
  * general registers are the caller's inside, RFLAGS is IF and fixed bits only. Until
@@ -273,7 +277,7 @@ struct rdt_domain_window {
  * An event inside is an asynchronous exit: @resume_gva and RESUME as with a domain. With
  * RDT_DOM_REWIND (@resume_gva 0) the call is forgotten instead: the event strikes at the
  * gate, all registers are as they were there when the call began, but those in @erased hold @erasure; who
- * returns from the handler calls again.
+ * returns from the handler calls again. The registers in @erased are the caller's no more.
  */
 struct rdt_domain_desc {
 	__u32 size;
