@@ -5,7 +5,6 @@
  *   domain-host quota DOMAINS FRAMES_EACH FRAMES
  *   domain-host list                a line for each domain
  *   domain-host destroy ID
- *   domain-host install ID OFFSET   from its gate page on: what standard input has, 4096 bytes at most
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,22 +45,6 @@ static int list(int fd)
 	}
 }
 
-static int install(int fd, const char *id, const char *offset)
-{
-	static unsigned char value[4096];
-	struct rdt_fixup fixup = { .offset = strtoll(offset, NULL, 0) };
-	struct rdt_install i = {
-		.id = strtoull(id, NULL, 0),
-		.value = (uintptr_t)value,
-		.fixups = (uintptr_t)&fixup,
-		.len = fread(value, 1, sizeof(value), stdin),
-		.nr = 1,
-	};
-
-	fixup.len = i.len;
-	return ioctl(fd, RDT_VM_DOM_INSTALL, &i);
-}
-
 int main(int argc, char **argv)
 {
 	struct rdt_domain_quota q = {};
@@ -82,8 +65,6 @@ int main(int argc, char **argv)
 	} else if (argc == 3 && !strcmp(argv[1], "destroy")) {
 		id = strtoull(argv[2], NULL, 0);
 		ret = ioctl(fd, RDT_VM_DOM_DESTROY, &id);
-	} else if (argc == 4 && !strcmp(argv[1], "install")) {
-		ret = install(fd, argv[2], argv[3]);
 	} else {
 		errno = EINVAL;
 	}
