@@ -23,12 +23,18 @@
  *
  * The address space inside is the caller's, who can put any page of the secret in the place
  * of any other. So code of different pages is at different offsets in its page: then a
- * jump that was led astray finds INT3.
+ * jump that was led astray finds #UD.
  */
 #ifndef _REDOUBT_SECRET_H
 #define _REDOUBT_SECRET_H
 
 #define RDT_SECRET_NAME_MAX	64	/* with its 0 */
+
+/*
+ * What lies around the code: an instruction of one byte that 64-bit mode does not have. Not INT3: a
+ * handler that just returns would make a slide of it, down to the next code.
+ */
+#define RDT_SECRET_FILL		0x06
 
 /* What an operand holds until the host puts the secret there. */
 #define RDT_SECRET_PLACEHOLDER	0x5ec2e7ab5e47f00d
@@ -39,9 +45,11 @@
 #include <asm/asm.h>
 #define RDT_SECRET_EXTABLE(from, to)	_ASM_EXTABLE(from, to)
 #define RDT_SECRET_NOENDBR		ANNOTATE_NOENDBR
+#define RDT_SECRET_UNCHECKED(func)	STACK_FRAME_NON_STANDARD(func)
 #else
 #define RDT_SECRET_EXTABLE(from, to)
 #define RDT_SECRET_NOENDBR
+#define RDT_SECRET_UNCHECKED(func)	_Static_assert(1, "")
 #endif
 
 #ifdef __ASSEMBLY__
@@ -66,8 +74,8 @@
 
 /* What follows is on the next page, at the offset where this page's code ends. */
 .macro rdt_secret_text name:req
+	.fill	4096, 1, RDT_SECRET_FILL
 	.size	\name\()_gate, . - \name\()_gate
-	.fill	4096, 1, 0xcc
 	.type	\name\()_text, @function
 \name\()_text:
 	rdt_secret_unchecked \name\()_text
@@ -80,19 +88,19 @@
 
 /* Ends secret \name: fills its last page, and makes the exit page. */
 .macro rdt_secret_end name:req
+	.balign	4096, RDT_SECRET_FILL
 	.ifdef	\name\()_text
 	.size	\name\()_text, . - \name\()_text
 	.else
 	.size	\name\()_gate, . - \name\()_gate
 	.endif
-	.balign	4096, 0xcc
 	.type	\name\()_exit, @function
 \name\()_exit:
 .Lrdt_exit_\name:
 	rdt_secret_unchecked \name\()_exit
 	ud2
+	.fill	\name\()_exit + 4096 - ., 1, RDT_SECRET_FILL
 	.size	\name\()_exit, . - \name\()_exit
-	.fill	\name\()_exit + 4096 - ., 1, 0xcc
 \name\()_end:
 	.previous
 .endm
@@ -219,17 +227,20 @@ struct rdt_secret_fixup {
  */
 #define RDT_SECRET_DEFINE(name)							\
 	asm(".pushsection .text..redoubt.secret." #name ", \"ax\", @progbits\n"	\
-	    "	.globl	" #name "_gate, " #name "_exit, " #name "_end\n"	\
+	    "	.globl	" #name "_gate, " #name "_exit, " #name "_end, " #name "_fill\n" \
 	    "	.set	" #name "_gate, " #name "_main\n"			\
 	    "	.subsection 1\n"						\
-	    "	.balign	4096, 0xcc\n"						\
+	    "	.type	" #name "_fill, @function\n"				\
+	    #name "_fill:\n"							\
+	    "	.balign	4096, " RDT_STR(RDT_SECRET_FILL) "\n"			\
+	    "	.size	" #name "_fill, . - " #name "_fill\n"			\
 	    "	.type	" #name "_exit, @function\n"				\
 	    #name "_exit:\n"							\
 	    ".Lrdt_exit_" #name ":\n"						\
 	    RDT_SECRET_NOENDBR							\
 	    "	ud2\n"								\
+	    "	.fill	" #name "_exit + 4096 - ., 1, " RDT_STR(RDT_SECRET_FILL) "\n"	\
 	    "	.size	" #name "_exit, . - " #name "_exit\n"			\
-	    "	.fill	" #name "_exit + 4096 - ., 1, 0xcc\n"			\
 	    #name "_end:\n"							\
 	    "	.popsection\n"							\
 	    "	.pushsection .text\n"						\
@@ -262,6 +273,9 @@ struct rdt_secret_fixup {
 	    "	" RDT_SECRET_RET "\n"						\
 	    "	.size	" #name "_call, . - " #name "_call\n"			\
 	    "	.popsection\n");						\
+	extern char name##_fill[];						\
+	RDT_SECRET_UNCHECKED(name##_fill);					\
+	RDT_SECRET_UNCHECKED(name##_exit);					\
 	static __attribute__((used, noinline, noclone, noreturn, aligned(4096),	\
 			      section(".text..redoubt.secret." #name)))		\
 	void name##_main(unsigned long a, unsigned long b, unsigned long c, unsigned long d)

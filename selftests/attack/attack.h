@@ -21,15 +21,12 @@ struct page *page_of(const void *va);
 /* Executable or not for this CPU, through the mapping that is there. */
 bool make_nx(unsigned long va, bool nx);
 
-long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c);
-
 /* Calls @target(op, a, b, c): -EFAULT when it, or what it jumped to, raised an exception. */
 long call_guarded4(unsigned long target, u64 op, u64 a, u64 b, u64 c);
 static inline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
 {
 	return call_guarded4(target, op, a, b, 0);
 }
-extern unsigned long guard_resume_stub;	/* where threads stand that were inside; 0: not known */
 unsigned int leaf_guard(bool on);
 void step_guard(bool (*fn)(struct pt_regs *regs));
 int guard_init(void);

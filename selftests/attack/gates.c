@@ -25,7 +25,7 @@ static unsigned long needed(struct seq_file *m, const char *name)
 	return addr;
 }
 
-long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
+static long hypercall(unsigned long nr, unsigned long a, unsigned long b, unsigned long c)
 {
 	long ret;
 

@@ -21,6 +21,7 @@ static struct {
 	unsigned long call;	/* the way in */
 } aes;
 
+static unsigned long resume_stub;
 static u8 plain[RDT_AES_BATCH_XMM], first[RDT_AES_BATCH_XMM];
 static bool have_first;
 
@@ -77,7 +78,7 @@ static bool find(struct seq_file *m)
 	aes.text -= offset;
 	aes.call = symbol("redoubt_aes:rdt_aes_call");
 	static_call_update(attack_cipher, (void *)aes.call);
-	guard_resume_stub = symbol("redoubt_guest:rdt_resume");
+	resume_stub = symbol("redoubt_guest:rdt_resume");
 	works(m, "before it all");
 	return true;
 }
@@ -141,11 +142,26 @@ static void look(struct seq_file *m, const char *what, char *at)
 
 void attack_secret_nofault(struct seq_file *m)
 {
+	struct kprobe kp = { .pre_handler = NULL };
+	struct ftrace_ops ops = {};
+	int err;
+
 	if (!find(m))
 		return;
 	look(m, "gate page", aes.gate);
 	look(m, "text page", aes.text);
 	look(m, "exit page", aes.exit);
+	/* At a symbol's start: elsewhere the kernel itself reads the code up to there, and dies of it. */
+	kp.addr = (kprobe_opcode_t *)aes.gate;
+	err = register_kprobe(&kp);
+	report(m, err < 0, "kprobe on the gate: %d", err);
+	memset(&kp, 0, sizeof(kp));
+	kp.addr = (kprobe_opcode_t *)aes.text + aes.code;
+	err = register_kprobe(&kp);
+	report(m, err < 0, "kprobe on the text: %d", err);
+	err = ftrace_set_filter_ip(&ops, (unsigned long)aes.gate, 0, 0);
+	report(m, err < 0, "ftrace on the gate: %d", err);
+
 	works(m, "after that");
 }
 
@@ -174,27 +190,12 @@ static void write_page(struct seq_file *m, const char *what, char *at)
 
 void attack_secret_write(struct seq_file *m)
 {
-	struct kprobe kp = { .pre_handler = NULL };
-	struct ftrace_ops ops = {};
-	int err;
-
 	if (!find(m))
 		return;
 	write_page(m, "gate page", aes.gate);
 	write_page(m, "text page", aes.text);
 	write_page(m, "exit page", aes.exit);
 	works(m, "after that");
-
-	/* At a symbol's start: elsewhere the kernel itself reads the code up to there, and dies of it. */
-	kp.addr = (kprobe_opcode_t *)aes.gate;
-	err = register_kprobe(&kp);
-	report(m, err < 0, "kprobe on the gate: %d", err);
-	memset(&kp, 0, sizeof(kp));
-	kp.addr = (kprobe_opcode_t *)aes.text + aes.code;
-	err = register_kprobe(&kp);
-	report(m, err < 0, "kprobe on the text: %d", err);
-	err = ftrace_set_filter_ip(&ops, (unsigned long)aes.gate, 0, 0);
-	report(m, err < 0, "ftrace on the gate: %d", err);
 
 	/* What the kernel patches itself with; its memcpy() and memcmp() meet #GP, and are let off. */
 	if (symbol("text_poke") && symbol("text_mutex")) {
@@ -284,8 +285,10 @@ static void lend(struct seq_file *m, const char *what, char *page)
 	long ret;
 
 	ret = call_guarded4(aes.call, (u64)out, (u64)direct, 1, 0);
-	report(m, ret < 0 && !memchr_inv(out, 0, sizeof(out)), "encrypting its %s: %ld, %s", what, ret,
-	       memchr_inv(out, 0, sizeof(out)) ? "SOMETHING CAME OUT" : "nothing came out");
+	/* Where a page that can be executed can be read, TEXT can read TEXT: nothing there is secret. */
+	if (page != aes.text)
+		report(m, ret < 0 && !memchr_inv(out, 0, sizeof(out)), "encrypting its %s: %ld, %s", what, ret,
+		       memchr_inv(out, 0, sizeof(out)) ? "SOMETHING CAME OUT" : "nothing came out");
 	ret = call_guarded4(aes.call, (u64)direct, (u64)plain, 1, 0);
 	report(m, ret < 0 && load(direct, &val), "encrypting to its %s: %ld", what, ret);
 }
@@ -347,7 +350,7 @@ static bool on_step(struct pt_regs *r)
 	step.steps++;
 	/* At the gate's first byte it has not been executed. */
 	step.inside += at && at < aes.exit + PAGE_SIZE - aes.gate;
-	if (r->ip == guard_resume_stub)
+	if (r->ip == resume_stub)
 		step.leaks += !!(r->ax | r->bx | r->cx | r->dx | r->si | r->bp | r->r8 | r->r9 | r->r10 |
 				 r->r11 | r->r12 | r->r13 | r->r14 | r->r15);
 	return true;

@@ -6,7 +6,6 @@
 #include <linux/module.h>
 #include <linux/objtool.h>
 #include <linux/vmalloc.h>
-#include <linux/redoubt_guest.h>
 #include <asm/asm.h>
 #include <asm/ibt.h>
 #include <asm/io.h>
@@ -108,7 +107,6 @@ int store_alias(u64 *at, u64 val)
 static struct task_struct *guarded, *leaf_guarded, *step_guarded;
 static unsigned long guarded_sp, guarded_ip;
 static unsigned int leaf_faults;
-unsigned long guard_resume_stub;
 static bool (*on_step)(struct pt_regs *regs);
 
 /* A function that calls nobody returns 0 at once. Only for those that keep nothing on the stack. */
@@ -136,11 +134,8 @@ static int on_die(struct notifier_block *nb, unsigned long event, void *data)
 		return NOTIFY_STOP;
 	if (event == DIE_GPF && current == leaf_guarded && let_off(regs))
 		return NOTIFY_STOP;
-	if (current != guarded || (event != DIE_GPF && event != DIE_TRAP && event != DIE_INT3))
+	if (current != guarded || (event != DIE_GPF && event != DIE_TRAP))
 		return NOTIFY_DONE;
-	/* A thread that was inside and does not go on: its slot is the host's again. */
-	if (guard_resume_stub && regs->ip - guard_resume_stub <= 1)
-		hypercall(RDT_HC_RESUME, regs->di, RDT_RESUME_DROP, 0);
 	regs->flags &= ~X86_EFLAGS_TF;
 	regs->ip = guarded_ip;
 	regs->ax = -EFAULT;

@@ -155,7 +155,7 @@ def not_accepted():
     result(tool(asm(gate="leaq 8(%rdi,%rcx,2), %rax\n	nopw 0(%rax,%rax)")).returncode == 0,
            "an address that is only computed, and a long NOP, are accepted")
     for name, text in (("a push", "pushq %rax"), ("a return", "ret"), ("a call", "call 1b"),
-                       ("a system call", "syscall"), ("an interrupt return", "iretq")):
+                       ("a system call", "syscall"), ("an interrupt return", "iretq"), ("a breakpoint", "int3")):
         refused(name, "uses the caller's stack, or leads out", asm(text=text))
     refused("an indirect jump", "an indirect jump", asm(text="jmp *%rax"))
     refused("a jump to the start of a page", "a jump to the start of a page", asm(text="jz s_gate+0x1000"))
@@ -164,7 +164,7 @@ def not_accepted():
     refused("an address of another section", "has relocations", asm(text="leaq elsewhere(%rip), %rax",
             more=".data\nelsewhere: .long 0"))
     refused("code of two pages at one offset", "both have code at", asm(
-            body=GOOD.replace("rdt_secret_text s", ".balign 4096, 0xcc\n	.skip 8, 0xcc")))
+            body=GOOD.replace("rdt_secret_text s", ".balign 4096, 0x06\n	.skip 8, 0x06")))
     refused("an entry for ftrace", "the kernel would patch it: __mcount_loc",
             asm(more='.section __mcount_loc, "a"\n.quad s_gate'))
     refused("an alternative", "the kernel would patch it: .altinstructions",
