@@ -517,10 +517,11 @@ static void verdict(void)
 
 int main(int argc, char **argv)
 {
-	uint64_t n = argc > 1 ? strtoul(argv[1], NULL, 0) : 500;
+	uint64_t n;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	kvm_dev();
+	n = argc > 1 ? strtoul(argv[1], NULL, 0) : guest_is_intel ? 100 : 500;
 	make_timer();
 	secret = malloc(LEAK_SECRET);
 	if (!secret || getrandom(secret, LEAK_SECRET, 0) != LEAK_SECRET)
