@@ -175,7 +175,7 @@ def suites():
         key_suite("key", NPT, long=NPT + EPT[:1], seconds=80),
         key_suite("key-bench", (), options="--bench", lab=("--icount",), boot="icount"),
         key_suite("key-6.12", (), guest="6.12", seconds=80),
-        secret_suite("secret", NPT, seconds=90),
+        secret_suite("secret", NPT, seconds=150),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
