@@ -109,26 +109,35 @@ static void frames(struct seq_file *m, struct redoubt_domain *d)
 	report(m, !load_faults(page_address(d->window[0].page[0])), "its window is shared");
 }
 
+static void test(struct seq_file *m, struct made *made, void *bytes)
+{
+	struct redoubt_domain *d = make(made, bytes);
+
+	if (PTR_ERR(d) == -EDQUOT) {
+		report(m, true, "# SKIP the host's operator allows no domains");
+		return;
+	}
+	report(m, !IS_ERR(d), "a domain by the kernel's API: %d", PTR_ERR_OR_ZERO(d));
+	if (!IS_ERR(d)) {
+		calls(m, d, made);
+		frames(m, d);
+		calls(m, d, made);
+		redoubt_domain_destroy(d);
+	}
+	made->image.flags = RDT_DOM_USER;
+	d = redoubt_domain_create(&made->image);
+	report(m, PTR_ERR(d) == -EOPNOTSUPP, "one of ring 3 is not the kernel's: %d", PTR_ERR_OR_ZERO(d));
+}
+
 void test_domain(struct seq_file *m)
 {
 	void *bytes = vmalloc(PAGES * PAGE_SIZE);
 	struct made *made = kmalloc(sizeof(*made), GFP_KERNEL);
-	struct redoubt_domain *d = bytes && made ? make(made, bytes) : ERR_PTR(-ENOMEM);
 
-	if (PTR_ERR(d) == -EDQUOT) {
-		report(m, true, "# SKIP the host's operator allows no domains");
-	} else {
-		report(m, !IS_ERR(d), "a domain by the kernel's API: %d", PTR_ERR_OR_ZERO(d));
-		if (!IS_ERR(d)) {
-			calls(m, d, made);
-			frames(m, d);
-			calls(m, d, made);
-			redoubt_domain_destroy(d);
-		}
-		made->image.flags = RDT_DOM_USER;
-		d = redoubt_domain_create(&made->image);
-		report(m, PTR_ERR(d) == -EOPNOTSUPP, "one of ring 3 is not the kernel's: %d", PTR_ERR_OR_ZERO(d));
-	}
+	if (bytes && made)
+		test(m, made, bytes);
+	else
+		report(m, false, "no memory");
 	kfree(made);
 	vfree(bytes);
 }
