@@ -383,7 +383,7 @@ TEST(C9, Quotas)
 	rdt_domain_quota q = {30, 0, 0, 0};
 
 	EXPECT_EQ(rdt_core_domain_set_quota(w.vm, &q), einval);
-	q = {1, 1, 0, 0};
+	q = {1, RDT_DOM_Q_EXPORT << 1, 0, 0};
 	EXPECT_EQ(rdt_core_domain_set_quota(w.vm, &q), einval);
 	q = {2, 0, 12, 20};
 	EXPECT_EQ(rdt_core_domain_set_quota(w.vm, &q), 0);
