@@ -311,11 +311,16 @@ TEST(Secret, IsLocked)
 		in >> kib;
 		return kib;
 	};
+#ifdef __SANITIZE_ADDRESS__
+	const long pages = 0; /* its mlock() does nothing */
+#else
+	const long pages = 8;
+#endif
 	const long before = locked();
 	{
 		Secret secret(5000), moved(std::move(secret));
 
-		EXPECT_EQ(locked(), before + 8);
+		EXPECT_EQ(locked(), before + pages);
 		EXPECT_EQ(moved.size(), 5000u);
 	}
 	EXPECT_EQ(locked(), before);
