@@ -73,7 +73,7 @@ def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="
 
 
 # Longer than they are in the short run
-HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40", "leak": "10000", "entry": "1"}
+HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40", "leak": "10000", "entry": "1", "domraces": "30"}
 FUZZ_SECONDS = 300
 LAB_TEST_SECONDS = {("npt", "6.1"): 240, ("npt", "6.12"): 240, ("ept", "6.1"): 600}
 NX = "/sys/module/kvm/parameters/nx_huge_pages"
