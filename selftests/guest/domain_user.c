@@ -237,7 +237,7 @@ struct thread {
 	int fd, cpu, tid;
 	unsigned int op;
 	uint64_t in[2];
-	int calls, errors;
+	int calls, errors, last_errno;
 	int64_t result;
 	uint64_t out;
 	bool done;
@@ -249,8 +249,12 @@ static void *runs(void *arg)
 	int i;
 
 	t->tid = gettid();
-	for (i = 0; i < t->calls; i++)
-		t->errors += call(t->fd, t->op, t->in, 16, &t->out, 8, &t->result) || t->result < 0;
+	for (i = 0; i < t->calls; i++) {
+		int ret = call(t->fd, t->op, t->in, 16, &t->out, 8, &t->result);
+
+		t->last_errno = ret ? errno : 0;
+		t->errors += ret || t->result < 0;
+	}
 	__atomic_store_n(&t->done, true, __ATOMIC_SEQ_CST);
 	return NULL;
 }
@@ -309,6 +313,33 @@ static void test_three(void)
 		close(t[i].fd);
 	}
 	ok(sum[0] == 10000 && sum[1] == 20000 && sum[2] == 40000, "C5 each has its own data");
+}
+
+/* Its owner goes while others' threads are inside for good: each call must end. */
+static void test_brought_out(void)
+{
+	struct thread t[3];
+	struct image im;
+	int round, i, out = 0;
+
+	for (round = 0; round < 5; round++) {
+		int fd = control();
+
+		if (create(fd, &im, 3, 0) || publish(fd, "leaves", 0600, 0))
+			break;
+		for (i = 0; i < 3; i++) {
+			t[i] = (struct thread){ .fd = open("/dev/redoubt/leaves", O_RDWR), .op = DOM_FOREVER, .calls = 1 };
+			pthread_create(&t[i].id, NULL, runs, &t[i]);
+		}
+		usleep(10000 * round);
+		close(fd);
+		for (i = 0; i < 3; i++) {
+			pthread_join(t[i].id, NULL);
+			out += t[i].last_errno == ENODEV;
+			close(t[i].fd);
+		}
+	}
+	ok(out == 15, "C8 threads inside are brought out when a domain ends: %d of 15", out);
 }
 
 static int cpu_of(int tid)
@@ -505,6 +536,7 @@ int main(int argc, char **argv)
 		test_publish();
 		test_threads();
 		test_three();
+		test_brought_out();
 		test_interrupts();
 	}
 	return tap_end();
