@@ -382,7 +382,8 @@ bool Vm::aexit(Vcpu &v, rdt_cpu &cpu, u8 soft_len)
 	for (unsigned n = 0; n < 16; n++)
 		cpu.gpr[n] = in->gate.erased & 1u << n ? in->gate.erasure : c.gpr[n];
 	swap_state(v, *s, RDT_VEC_LEAVE);
-	cpu.rflags = c.rflags;
+	/* An interrupt cannot have struck where they are off: VM entry would fail. */
+	cpu.rflags = c.rflags | (cpu.rflags & rflags_if);
 	cpu.dirty |= RDT_CPU_RFLAGS | RDT_CPU_SECRET;
 	go(cpu, view_root, c.rip, s->caller.rsp, s->caller.cr3);
 	__atomic_fetch_add(&in->aexits, 1, __ATOMIC_RELAXED);
