@@ -107,8 +107,8 @@ static u64 on_event(struct trap_frame *f)
 	s->vector = f->vector;
 	if (f->rip != stub)
 		s->wrong++, s->reg = 16, s->value = f->rip;
-	/* Fixed, IF, or the caller's; RF, which the CPU sets when it delivers a fault. */
-	if ((f->rflags & ~(s->rewind ? 0x10000ul : 0x10200ul)) != (s->rewind ? SEC_FLAGS : 2))
+	/* Fixed, or the caller's; IF as it was inside; RF, which the CPU sets when it delivers a fault. */
+	if ((f->rflags & ~0x10200ul) != (s->rewind ? SEC_FLAGS & ~0x200ul : 2))
 		s->wrong++, s->reg = 17, s->value = f->rflags;
 	for (unsigned int n = 0; n < 16; n++) {
 		if (n == 4 || (n == 7 && !s->rewind))
