@@ -27,6 +27,7 @@ static inline long call_guarded(unsigned long target, u64 op, u64 a, u64 b)
 {
 	return call_guarded4(target, op, a, b, 0);
 }
+extern unsigned long guard_resume_stub;	/* where threads stand that were inside; 0: not known */
 unsigned int leaf_guard(bool on);
 void step_guard(bool (*fn)(struct pt_regs *regs));
 int guard_init(void);

@@ -21,7 +21,6 @@ static struct {
 	unsigned long call;	/* the way in */
 } aes;
 
-static unsigned long resume_stub;
 static u8 plain[RDT_AES_BATCH_XMM], first[RDT_AES_BATCH_XMM];
 static bool have_first;
 
@@ -78,7 +77,7 @@ static bool find(struct seq_file *m)
 	aes.text -= offset;
 	aes.call = symbol("redoubt_aes:rdt_aes_call");
 	static_call_update(attack_cipher, (void *)aes.call);
-	resume_stub = symbol("redoubt_guest:rdt_resume");
+	guard_resume_stub = symbol("redoubt_guest:rdt_resume");
 	works(m, "before it all");
 	return true;
 }
@@ -135,7 +134,7 @@ static void look(struct seq_file *m, const char *what, char *at)
 	u64 word = 0;
 	long err = copy_from_kernel_nofault(&word, at, sizeof(word));
 
-	report(m, err && !word, "%s, read by copy_from_kernel_nofault(): %ld, %016llx", what, err, word);
+	report(m, err == -EFAULT, "%s, read by copy_from_kernel_nofault(): %ld", what, err);
 	/* For who reads /proc/kcore in user space */
 	pr_info("secret: %s is at %lx\n", what, (unsigned long)page_address(page_of(at)));
 }
@@ -350,7 +349,7 @@ static bool on_step(struct pt_regs *r)
 	step.steps++;
 	/* At the gate's first byte it has not been executed. */
 	step.inside += at && at < aes.exit + PAGE_SIZE - aes.gate;
-	if (r->ip == resume_stub)
+	if (r->ip == guard_resume_stub)
 		step.leaks += !!(r->ax | r->bx | r->cx | r->dx | r->si | r->bp | r->r8 | r->r9 | r->r10 |
 				 r->r11 | r->r12 | r->r13 | r->r14 | r->r15);
 	return true;

@@ -107,6 +107,7 @@ int store_alias(u64 *at, u64 val)
 static struct task_struct *guarded, *leaf_guarded, *step_guarded;
 static unsigned long guarded_sp, guarded_ip;
 static unsigned int leaf_faults;
+unsigned long guard_resume_stub;
 static bool (*on_step)(struct pt_regs *regs);
 
 /* A function that calls nobody returns 0 at once. Only for those that keep nothing on the stack. */
@@ -135,6 +136,9 @@ static int on_die(struct notifier_block *nb, unsigned long event, void *data)
 	if (event == DIE_GPF && current == leaf_guarded && let_off(regs))
 		return NOTIFY_STOP;
 	if (current != guarded || (event != DIE_GPF && event != DIE_TRAP))
+		return NOTIFY_DONE;
+	/* A thread that was inside: the stub has an entry for that, which gives its slot back. */
+	if (regs->ip == guard_resume_stub)
 		return NOTIFY_DONE;
 	regs->flags &= ~X86_EFLAGS_TF;
 	regs->ip = guarded_ip;
