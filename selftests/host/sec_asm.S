@@ -28,7 +28,7 @@ sec_steps:
 	.globl	sec_code
 sec_code:
 	/* GATE: everything but the entry is a trap. */
-	.fill	SEC_GATE_AT, 1, 0x06	/* #UD, too: see test_mappings() */
+	.fill	SEC_GATE_AT, 1, 0xcc
 	op	SEC_REGS, regs
 	op	SEC_VECTORS, vectors
 s	movabsq	$SEC_PLACE1, %rbx

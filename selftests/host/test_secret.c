@@ -468,7 +468,7 @@ static void test_mappings(const struct sec *s, const struct sec *other)
 	seen = expect(s, SEC_MAC, 6, PLAIN);
 	seen->drop = 1;
 	is(vcpu_call(v, sec_call, SEC_MAC, 6, PLAIN, ALIAS + SEC_GATE_AT), -EFAULT, "D2 where its code was is its gate");
-	is(seen->vector, 6, "D2 where its code was is its gate: a trap");
+	is(seen->vector, 3, "D2 where its code was is its gate: a trap");
 	saw(seen, 1, "D2 where its code was is its gate");
 	for (int i = 0; i < 3; i++) {
 		static const char *const what[] = { "another's code", "ordinary code", "its code" };

@@ -405,12 +405,19 @@ TEST(D6, SoftEventsAreReadFromItsOwnCode)
 	u8 code[8];
 
 	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, p.gate_gva(), code, 8), 0u) << "not inside";
+	for (unsigned page = 0; page < SecPlan::frames; page++)
+		c.hv.map(p.base + 0x9000000 + page * page_size, gpa_of(p.first + page));
+	c.hv.map(0x1000, gpa_of(300));
 	ASSERT_EQ(SecWorld::enter(c, p, 0x9000000), RDT_V_RESUME);
 	const u8 *gate = static_cast<const u8 *>(w.own(2, p.gate()));
 
 	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, p.gate_gva() + 0x9000000, code, 8), 8u);
 	EXPECT_EQ(std::memcmp(code, gate + 0x10, 8), 0);
-	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, p.base + 0x9000000 + 0x2ffd, code, 8), 3u) << "EXIT is no code";
+	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, 0x1000, code, 8), 0u) << "not its own";
+	/* Where its caller's tables say, not where it should be. */
+	c.hv.map(p.base + 0x9000000, gpa_of(p.gate()));
+	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, p.base + 0x9000000 + 0x10, code, 8), 8u);
+	EXPECT_EQ(std::memcmp(code, gate + 0x10, 8), 0);
 	EXPECT_EQ(rdt_core_read_inside(w.vm, c.core, p.gate_gva(), code, 8), 0u) << "it is not there";
 	SecWorld::leave(c, p, 0x9000000);
 }

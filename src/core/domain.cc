@@ -433,21 +433,20 @@ u32 Vm::read_inside(const Vcpu &v, u64 gva, void *to, u32 n) const
 
 	if (!v.inside || !v.inside->gate.domain)
 		return 0;
-	/* Its caller's tables have no say in what its code is. */
-	if (v.inside->gate.secret)
-		return static_cast<Domain *>(v.inside)->code(gva - v.slot->entered + v.inside->gate.gate_gva,
-							      static_cast<u8 *>(to), n);
 	while (done < n) {
 		const u64 at = (gva + done) & (page_size - 1);
 		const u32 part = min_of(n - done, static_cast<u32>(page_size - at));
 		gfn_t gfn;
 
-		if (!static_cast<Domain *>(v.inside)->walk(domains()->map, gva + done, &gfn))
+		/* What a secret executes is what its caller's tables say, right or wrong. */
+		if (v.inside->gate.secret)
+			gfn = rdt_port_gva_to_gpa(v.hv, gva + done) >> page_shift;
+		else if (!static_cast<Domain *>(v.inside)->walk(domains()->map, gva + done, &gfn))
 			break;
 
 		const Owner o = domains()->map.find(gfn);
 
-		if (o.view() != v.view || o.kind() == RDT_DOM_TABLE)
+		if (o.view() != v.inside->gate.view || o.kind() == RDT_DOM_TABLE)
 			break;
 		__builtin_memcpy(static_cast<u8 *>(to) + done, static_cast<const u8 *>(o.page()) + at, part);
 		done += part;

@@ -82,8 +82,6 @@ public:
 	/* They fit; their content is what it will be. */
 	void add(Run *r);
 
-	/* Code at an address; how many bytes of it there are. Likewise. */
-	u32 code(u64 gva, u8 *to, u32 len) const;
 	/* The address of a page of the domain's own; false: it is none. For who is inside, too. */
 	bool address(gfn_t gfn, u64 *gva) const;
 

@@ -245,18 +245,6 @@ static u8 *byte_of(const Domain::Run &r, u64 gva)
 	return static_cast<u8 *>(r.page[(gva - r.gva) >> page_shift].own) + (gva & (page_size - 1));
 }
 
-u32 Domain::code(u64 gva, u8 *to, u32 len) const
-{
-	for (u32 n = 0; n < len; n++) {
-		const Run *r = run_at(gva + n);
-
-		if (!r || (r->kind != RDT_DOM_TEXT && r->kind != RDT_DOM_GATE))
-			return n;
-		to[n] = *byte_of(*r, gva + n);
-	}
-	return len;
-}
-
 /* By what was measured: an inside may have changed its tables. */
 u8 *Domain::installable(u64 gva) const
 {
