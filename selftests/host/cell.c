@@ -6,23 +6,10 @@
 
 #include "tap.h"
 
-/* In the guest: one more argument than vcpu_call() passes. */
-static u64 hc_args[GUEST_MAX_VCPUS][5];
-
-static u64 g_hc_args(void)
-{
-	u64 *a = hc_args[this_cpu()->id];
-
-	return guest_hc(a[0], a[1], a[2], a[3], a[4]);
-}
-
 int64_t cell_hc(struct vcpu *v, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	uint64_t *arg = (*vm_var(v->vm, hc_args))[v->id];
-	int64_t ret;
+	int64_t ret = vcpu_hc(v, nr, a, b, c, d);
 
-	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
-	ret = vcpu_call(v, g_hc_args);
 	return vcpu_done(v) ? ret : (int64_t)CELL_NONE;
 }
 

@@ -11,20 +11,9 @@
 #define DOM_SIZE 0x40000ul
 #define SHARED	(GUEST_FREE + 0x30000)		/* a page each */
 
-/* In the guest: one more argument than vcpu_call() passes. */
-static u64 hc_args[5];
-
-static u64 g_hc_args(void)
-{
-	return guest_hc(hc_args[0], hc_args[1], hc_args[2], hc_args[3], hc_args[4]);
-}
-
 int64_t dom_hc(struct vm *vm, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	uint64_t *arg = *vm_var(vm, hc_args);
-
-	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
-	return vcpu_call(&vm->vcpu[0], g_hc_args);
+	return vcpu_hc(&vm->vcpu[0], nr, a, b, c, d);
 }
 
 static int add(const struct dom *d, uint64_t at, uint64_t pages, uint64_t kind)

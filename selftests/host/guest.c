@@ -56,6 +56,15 @@ u64 g_hc(u64 nr, u64 a, u64 b, u64 c)
 	return guest_hc(nr, a, b, c, 0);
 }
 
+u64 guest_hc_args[GUEST_MAX_VCPUS][5];
+
+u64 g_hc_args(void)
+{
+	u64 *a = guest_hc_args[this_cpu()->id];
+
+	return guest_hc(a[0], a[1], a[2], a[3], a[4]);
+}
+
 u64 g_load(u64 gva)
 {
 	return guest_load(gva);

@@ -137,6 +137,8 @@ u64 guest_user_call(u64 (*fn)(u64), u64 arg);
 
 /* guest.c: functions for vcpu_call(). */
 u64 g_hc(u64 nr, u64 a, u64 b, u64 c);		/* fourth argument 0 */
+extern u64 guest_hc_args[GUEST_MAX_VCPUS][5];	/* by vCPU, of.. */
+u64 g_hc_args(void);				/* ..one argument more than vcpu_call() passes */
 u64 g_load(u64 gva);
 u64 g_read_all(u64 gva, u64 pages);		/* read each */
 u64 g_store(u64 gva, u64 value);		/* the vector or -1 */

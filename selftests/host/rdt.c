@@ -71,6 +71,16 @@ uint64_t rdt_count(struct rdt *r, unsigned int type)
 	return __atomic_load_n(&r->ring->count[type], __ATOMIC_ACQUIRE);
 }
 
+bool rdt_quiet(struct rdt *r)
+{
+	struct rdt_event ev;
+	bool none = true;
+
+	for (; rdt_next(r, &ev); none = false)
+		rdt_print(&ev);
+	return none;
+}
+
 void rdt_drain(struct rdt *r)
 {
 	r->next = rdt_head(r) + 1;

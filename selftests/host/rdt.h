@@ -32,6 +32,8 @@ void rdt_close(struct rdt *r);
 bool rdt_next(struct rdt *r, struct rdt_event *ev);
 /* Skip to the next event of a type; false: there is none. */
 bool rdt_find(struct rdt *r, unsigned int type, struct rdt_event *ev);
+/* Is there none? Those there are are printed, and gone. */
+bool rdt_quiet(struct rdt *r);
 /* Forget all events so far. */
 void rdt_drain(struct rdt *r);
 uint64_t rdt_count(struct rdt *r, unsigned int type);

@@ -58,13 +58,6 @@ static struct sec_seen {
 	u64 outside;		/* timer interrupts that did not strike inside */
 } sec_seen;
 
-static u64 hc_args[5];
-
-static u64 g_hc_args(void)
-{
-	return guest_hc(hc_args[0], hc_args[1], hc_args[2], hc_args[3], hc_args[4]);
-}
-
 #define TIMER_VECTOR	0x40
 #define X2APIC_EOI	0x80b
 #define X2APIC_COUNT	0x838
@@ -179,20 +172,12 @@ struct sec {
 
 static int64_t hc(uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	uint64_t *arg = *vm_var(vm, hc_args);
-
-	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
-	return vcpu_call(v, g_hc_args);
+	return vcpu_hc(v, nr, a, b, c, d);
 }
 
 static bool quiet(void)
 {
-	struct rdt_event ev;
-	bool none = true;
-
-	for (; rdt_next(r, &ev); none = false)
-		rdt_print(&ev);
-	return none;
+	return rdt_quiet(r);
 }
 
 /* One alert, for this frame. */

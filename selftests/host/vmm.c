@@ -357,6 +357,14 @@ uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4])
 	return vcpu_resume(v);
 }
 
+int64_t vcpu_hc(struct vcpu *v, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+	uint64_t *arg = (*vm_var(v->vm, guest_hc_args))[v->id];
+
+	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
+	return vcpu_call(v, g_hc_args);
+}
+
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *v = arg;

@@ -99,6 +99,8 @@ uint64_t vm_pte(struct vm *vm, uint64_t gva);
 #define vcpu_call(v, fn, ...) vcpu_call4(v, (void *)(fn), VCPU_ARGS(__VA_ARGS__))
 #define VCPU_ARGS(...) (uint64_t[4]){ __VA_ARGS__ }
 uint64_t vcpu_call4(struct vcpu *v, void *fn, const uint64_t arg[4]);
+/* A hypercall with all its arguments; its result, as vcpu_call()'s. */
+int64_t vcpu_hc(struct vcpu *v, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 /* The same on a thread of its own; join returns the result. */
 #define vcpu_start(v, fn, ...) vcpu_start4(v, (void *)(fn), VCPU_ARGS(__VA_ARGS__))
 void vcpu_start4(struct vcpu *v, void *fn, const uint64_t arg[4]);
