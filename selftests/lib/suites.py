@@ -73,7 +73,7 @@ def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="
 
 
 # Where what is not everywhere in the short run is in it; Documentation/status.md says why
-HOST_SHORT = {"domraces": (), "secret": NPT, "leak": NPT + EPT[:1]}
+HOST_SHORT = {"secret": NPT, "leak": NPT + EPT[:1]}
 # Longer than they are in the short run
 HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40", "leak": "10000", "entry": "1", "domraces": "30"}
 FUZZ_SECONDS = 300

@@ -22,12 +22,13 @@ void rdt_domain_evict(struct kvm_vcpu *vcpu)
 	struct rdt_cpu cpu;
 	struct rdt_vm *vm;
 
-	if (likely(!rdt_is_domain(rdt_role_view(a->root_mmu.root_role))))
-		return;
 	vm = rdt_vm_find(vcpu->kvm);
 	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	/* Not by root_role: after a write to CR0 or CR4 it has no view until kvm_mmu_load(). */
+	if (!rv || !rdt_is_domain(rdt_core_vcpu_view(rv->core)))
+		return;
 	/* An event on its way in takes the vCPU out by itself; a nested guest is not inside. */
-	if (!rv || a->mmu != &a->root_mmu || a->exception.injected || a->interrupt.injected ||
+	if (a->mmu != &a->root_mmu || a->exception.injected || a->interrupt.injected ||
 	    a->nmi_injected)
 		return;
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
@@ -78,12 +79,13 @@ static void hook_fpu_swap_kvm_fpstate(struct pt_regs *args)
 	bool io;
 	int idx;
 
-	if (likely(enter || !rdt_is_domain(rdt_role_view(vcpu->arch.root_mmu.root_role))))
+	if (enter || !READ_ONCE(rdt_attached))
 		return;
 	idx = srcu_read_lock(&vcpu->kvm->srcu);
 	vm = rdt_vm_find(vcpu->kvm);
 	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
-	if (!rv)
+	/* Not by root_role: see rdt_domain_evict(). */
+	if (likely(!rv || !rdt_is_domain(rdt_core_vcpu_view(rv->core))))
 		goto out;
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	/* An IN or the like that the VMM is to finish: it would go on in the stub's registers. */

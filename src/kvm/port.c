@@ -183,19 +183,67 @@ rdt_u64 rdt_port_gva_to_gpa(void *hv, rdt_u64 gva)
 	return kvm_mmu_gva_to_gpa_read(hv, gva, NULL);
 }
 
+/*
+ * Private pages of domains. 6.12's kvm_zap_gfn_range() leaves invalid roots alone, those of a memory slot
+ * that is going: no vCPU can use their entries any more, but KVM marks the pages accessed or dirty when
+ * it comes to them, before it lets go of slots_lock. Such a page must still be ours then. A vCPU's exit
+ * cannot wait for slots_lock, whose holder may wait for its kvm->srcu.
+ */
+#define MAX_WAITING	4096		/* no guest makes more of them wait */
+
 void *rdt_port_page_alloc(void *host)
 {
-	void *p = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
+	struct rdt_vm *vm = host;
+	void *p;
 
+	lockdep_assert_held(&vm->lock);
+	if (vm->nr_waiting >= MAX_WAITING)
+		return NULL;
+	p = (void *)get_zeroed_page(GFP_KERNEL_ACCOUNT);
 	if (p)
 		atomic_long_inc(&held);
 	return p;
 }
 
-void rdt_port_page_free(void *host, void *page)
+static void free_private(struct page *page)
 {
-	free_page((unsigned long)page);
+	__free_page(page);
 	atomic_long_dec(&held);
+}
+
+void rdt_port_page_free(void *host, void *p)
+{
+	struct page *page = virt_to_page(p);
+	struct rdt_vm *vm = host;
+
+	lockdep_assert_held(&vm->lock);
+	if (vm->dead) {			/* KVM has zapped all of its roots */
+		free_private(page);
+	} else if (mutex_trylock(&vm->kvm->slots_lock)) {
+		mutex_unlock(&vm->kvm->slots_lock);
+		free_private(page);
+	} else {
+		list_add(&page->lru, &vm->waiting);
+		vm->nr_waiting++;
+		schedule_work(&vm->reap);
+	}
+}
+
+void rdt_port_reap(struct work_struct *work)
+{
+	struct rdt_vm *vm = container_of(work, struct rdt_vm, reap);
+	struct page *page, *next;
+	LIST_HEAD(free);
+
+	mutex_lock(&vm->lock);
+	list_splice_init(&vm->waiting, &free);
+	vm->nr_waiting = 0;
+	mutex_unlock(&vm->lock);
+	/* Nobody has it who had it when they were put on the list. */
+	mutex_lock(&vm->kvm->slots_lock);
+	mutex_unlock(&vm->kvm->slots_lock);
+	list_for_each_entry_safe(page, next, &free, lru)
+		free_private(page);
 }
 
 int rdt_port_execute_only(void)

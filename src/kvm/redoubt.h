@@ -108,6 +108,9 @@ struct rdt_vm {
 	 */
 	struct mutex lock;
 	bool dead;			/* lock; the core must not be asked any more */
+	struct list_head waiting;	/* lock; private pages to be freed: port.c */
+	unsigned int nr_waiting;	/* lock */
+	struct work_struct reap;	/* frees them */
 	atomic64_t faults;
 	struct rdt_vcpu *step_owner;	/* one steps at a time; compare-and-swap */
 	struct rdt_vcpu *vcpu[];	/* by vcpu_idx; each written once, by its own thread */
@@ -221,6 +224,7 @@ void rdt_dev_exit(void);
 /* ---- port.c ------------------------------------------------------------------ */
 /* Allocations and pins not given back yet. */
 long rdt_port_held(void);
+void rdt_port_reap(struct work_struct *work);
 /* Read the VMM's memory without waiting for it; false: it is not there now. */
 bool rdt_peek(unsigned long hva, void *to, u32 len);
 

@@ -129,6 +129,8 @@ int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
 	vm->kvm = kvm;
 	vm->vmm = creator(kvm);
 	mutex_init(&vm->lock);
+	INIT_LIST_HEAD(&vm->waiting);
+	INIT_WORK(&vm->reap, rdt_port_reap);
 	kref_init(&vm->ref);
 
 	mutex_lock(&rdt_vms_lock);
@@ -185,6 +187,8 @@ static void retire(struct rdt_vm *vm)
 		       !rdt_table[i % ARRAY_SIZE(rdt_table)].vm; i--)
 			WRITE_ONCE(rdt_table[i % ARRAY_SIZE(rdt_table)].kvm, NULL);
 	mutex_unlock(&rdt_vms_lock);
+	/* It is dead: nothing makes it work again. struct kvm is still there. */
+	flush_work(&vm->reap);
 	rdt_core_end(vm->core);
 	rdt_vm_put(vm);
 	module_put(THIS_MODULE);
