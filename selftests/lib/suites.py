@@ -114,13 +114,13 @@ def driver_suite(name, hosts, options="", guest="6.1", test="driver-test", modul
                  needs=(("-C", "selftests/guest"),), **more)
 
 
-def key_suite(name, hosts, guest="6.1", long=NPT, options="", lab=(), boot=None, **more):
+def key_suite(name, hosts, guest="6.1", long=NPT, options="", lab=(), boot=None, test="key-test", files=(), needs=(), **more):
     """The key service in a domain of the guest's, and the guest's OpenSSL."""
     tools = "build/guest-tools"
-    return Suite(f"guest/{name}", f"{LIB}/key-test {options}", hosts, long, module="free",
+    return Suite(f"guest/{name}", f"{LIB}/{test} {options}", hosts, long, module="free",
                  lab=("--smp", "1", "--guest-kernel", guest) + lab, boot=boot or f"guest{guest}",
                  overlays=(f"build/{guest}/guest-tests/overlay",),
-                 files=(("selftests/guest/key-test", LIB), ("selftests/guest/guest-tap", LIB),
+                 files=((f"selftests/guest/{test}", LIB), ("selftests/guest/guest-tap", LIB),
                         (f"{tools}/redoubt-*", "/guest/overlay/usr/local/bin"),
                         ("/usr/bin/openssl", "/guest/overlay/usr/local/bin"),
                         (f"{tools}/redoubt.so", f"/guest/overlay{LIB}"),
@@ -128,10 +128,17 @@ def key_suite(name, hosts, guest="6.1", long=NPT, options="", lab=(), boot=None,
                         (f"{tools}/user.dom", f"/guest/overlay{LIB}"),
                         (f"{tools}/key-bench", "/guest/overlay/usr/local/bin"),
                         (f"{tools}/user-test", "/guest/overlay/usr/local/bin"),
-                        ("guest-driver/keyservice/test/key-test", f"/guest/overlay{LIB}")),
+                        ("guest-driver/keyservice/test/key-test", f"/guest/overlay{LIB}")) + files,
                  needs=(("-C", "selftests/guest"), ("guest-tools",),
                         ("-C", "guest-driver/libredoubt", f"O={TOP}/{tools}", "guest-tests"),
-                        ("-C", "guest-driver/keyservice", f"O={TOP}/{tools}", "bench")), **more)
+                        ("-C", "guest-driver/keyservice", f"O={TOP}/{tools}", "bench")) + needs, **more)
+
+
+def leak_suite(name, hosts, **more):
+    """Where a domain's key must not be: what the VMM gives away of its guest."""
+    return key_suite(name, hosts, test="leak-test", needs=(("-C", "selftests/guest", "leak"),), files=(
+        ("build/leak/leak-seek", LIB), ("build/leak/empty.qcow2", LIB),
+        ("build/leak/leak-sign", "/guest/overlay/usr/local/bin")), **more)
 
 
 def secret_suite(name, hosts, guest="6.1", **more):
@@ -177,6 +184,7 @@ def suites():
         key_suite("key", NPT, long=NPT + EPT[:1], seconds=80),
         key_suite("key-bench", (), options="--bench", lab=("--icount",), boot="icount"),
         key_suite("key-6.12", (), guest="6.12", seconds=80),
+        leak_suite("leak", NPT[:1], seconds=120),
         secret_suite("secret", (), seconds=150),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
