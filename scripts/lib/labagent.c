@@ -17,6 +17,7 @@
  *   'X' run: 1 byte of flags, then the arguments, each ended by a NUL; several
  *       frames when long, 'G' starts it
  *   'I' input (a terminal's)   'W' window size (rows, columns: 16 bits each)
+ *   'N' nothing: an interrupt for the host
  *   'C' closing: the client has read 'Q', the server may go
  *
  * stdout and stderr stay apart and 8-bit clean; the arguments are handed to
