@@ -101,6 +101,7 @@ static void test_faults(struct user_domain *d)
 	ends = in(d, 0, DOM_LOAD, 0x10000, 0) < 0;
 	ends += in(d, 0, DOM_LOAD, 0xffff888000000000, 0) < 0;
 	ok(ends == 2, "C5 ring 3: it reaches neither its process nor the kernel");
+	ok(in(d, 0, DOM_LOAD, (uintptr_t)&ends, 0) == -EPERM, "C5 ring 3: nor what its process has mapped; the call ends");
 	ok(in(d, 0, DOM_VALUE, 77, 0) == 77, "C10 ring 3: and goes on");
 	sigaction(SIGILL, &was[0], NULL);
 	sigaction(SIGSEGV, &was[1], NULL);

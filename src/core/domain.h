@@ -144,7 +144,8 @@ private:
 	bool map_page(const FrameMap &map, u64 gva, gfn_t gfn, u64 bits, Status *why);
 	u64 *take_table(u64 *gpa);
 	void blank_tables();
-	void fill_tables();
+	void fill_tables(const FrameMap &map);
+	static void fill_half(const FrameMap &map, u64 *t, unsigned level, unsigned entries);
 
 	State state_ = State::Gone;
 	u32 nshared_ = 0;

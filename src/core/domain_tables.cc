@@ -13,6 +13,8 @@ namespace {
 constexpr u64 pte_present = 1, pte_write = 1u << 1, pte_user = 1u << 2, pte_accessed = 1u << 5,
 	      pte_dirty = 1u << 6, pte_nx = 1ull << 63;
 constexpr unsigned level_bits = 9;
+/* Accessed and dirty already, so that a walk has nothing to write. */
+constexpr u64 absent_entry = absent_gfn << page_shift | pte_present | pte_write | pte_accessed | pte_dirty;
 
 constexpr unsigned slot_of(u64 gva, unsigned level)
 {
@@ -52,19 +54,35 @@ void Domain::blank_tables()
 }
 
 /*
- * Kernel pages in a ring 3 domain, too: the CPU reads the IDT as the kernel, and would not
- * from a page of the user's under SMAP.
+ * An access that leads nowhere is to be a nested page fault: a #PF would go to the guest's kernel,
+ * which finds that the process has the page, and so on for ever. In a ring 3 domain that takes the user bit,
+ * but not for what the CPU does as the kernel: to read the IDT (under SMAP) and fetch the handler of a
+ * SYSCALL (under SMEP). So it is set in the lower half: a kernel with SMAP has its IDT in the upper one, or
+ * comes to its end by an event inside.
  */
-void Domain::fill_tables()
+void Domain::fill_half(const FrameMap &map, u64 *t, unsigned level, unsigned entries)
 {
+	for (unsigned n = 0; n < entries; n++) {
+		if (!t[n])
+			t[n] = absent_entry | pte_user;
+		else if (level)
+			fill_half(map, table(map, gfn_of(t[n])), level - 1, 1u << level_bits);
+	}
+}
+
+void Domain::fill_tables(const FrameMap &map)
+{
+	const unsigned top = gate.va_bits == 57 ? 4 : 3;
+
+	if (gate.cpl == 3)
+		fill_half(map, table(map, gate.cr3 >> page_shift), top, 1u << (level_bits - 1));
 	for (Run *r = runs; r; r = r->next)
 		for (u32 i = 0; r->kind == RDT_DOM_TABLE && i < r->count; i++)
 			for (unsigned n = 0; n < 1u << level_bits; n++) {
 				u64 &e = static_cast<u64 *>(r->page[i].own)[n];
 
 				if (!e)
-					e = absent_gfn << page_shift | pte_present | pte_write |
-					    pte_accessed | pte_dirty;
+					e = absent_entry;
 			}
 }
 
@@ -138,7 +156,7 @@ Status Domain::build(const FrameMap &map)
 		     map.find(gfn).view() == gate.view;
 	}
 	if (ok) {
-		fill_tables();
+		fill_tables(map);
 		return Status::Ok;
 	}
 	blank_tables();
