@@ -28,7 +28,9 @@
 #define LEAK_SEGMENTS	5	/* DS, ES, FS, GS, SS, 12 bits each */
 #define LEAK_STOP	6	/* to the host, as DOM_STOP; then RSI + RDX */
 #define LEAK_COUNT	7	/* RSI rounds of one addition, interrupts on; RDX: where to count in data */
-#define LEAK_OPS	8
+#define LEAK_HYPERCALL	8	/* RAX, RBX, RCX, RDX, RSI from the five words at RSI; RDX: by vmcall */
+#define LEAK_JUMP	9	/* to RSI */
+#define LEAK_OPS	10
 
 /* With everything full of the secret, behind the rounds. */
 #define LEAK_TF		1	/* not behind: single-stepped all the time */

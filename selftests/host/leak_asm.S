@@ -40,9 +40,23 @@ bad:	movq	$-22, %rax
 
 	.balign	4
 table:	.long	work - table, load - table, store - table, rdmsr - table, rddr - table
-	.long	segments - table, stop - table, count - table
+	.long	segments - table, stop - table, count - table, hypercall - table
+	.long	jump - table
 
 load:	movq	(%rsi), %rax
+	jmp	out
+jump:	jmp	*%rsi
+hypercall:
+	testl	%edx, %edx
+	movq	(%rsi), %rax
+	movq	8(%rsi), %rbx
+	movq	16(%rsi), %rcx
+	movq	24(%rsi), %rdx
+	movq	32(%rsi), %rsi
+	jz	1f
+	vmcall
+	jmp	out
+1:	vmmcall
 	jmp	out
 store:	movq	%rdx, (%rsi)
 	xorl	%eax, %eax
