@@ -229,6 +229,7 @@ struct rdt_secret_fixup {
 	asm(".pushsection .text..redoubt.secret." #name ", \"ax\", @progbits\n"	\
 	    "	.globl	" #name "_gate, " #name "_exit, " #name "_end, " #name "_fill\n" \
 	    "	.set	" #name "_gate, " #name "_main\n"			\
+	    RDT_SECRET_NOENDBR	/* here the function will be */			\
 	    "	.subsection 1\n"						\
 	    "	.type	" #name "_fill, @function\n"				\
 	    #name "_fill:\n"							\
@@ -273,11 +274,15 @@ struct rdt_secret_fixup {
 	    "	" RDT_SECRET_RET "\n"						\
 	    "	.size	" #name "_call, . - " #name "_call\n"			\
 	    "	.popsection\n");						\
-	extern char name##_fill[];						\
+	extern char name##_fill[], name##_exit[];				\
 	RDT_SECRET_UNCHECKED(name##_fill);					\
 	RDT_SECRET_UNCHECKED(name##_exit);					\
-	static __attribute__((used, noinline, noclone, noreturn, aligned(4096),	\
-			      section(".text..redoubt.secret." #name)))		\
+	static void name##_main(unsigned long, unsigned long, unsigned long,	\
+				unsigned long);					\
+	RDT_SECRET_UNCHECKED(name##_main);					\
+	static __attribute__((__used__, __noinline__, __noclone__, __noreturn__,	\
+			      __aligned__(4096),				\
+			      __section__(".text..redoubt.secret." #name)))	\
 	void name##_main(unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 
 /* Says where the placeholder of the instruction before is: as rdt_secret_fixup above. */

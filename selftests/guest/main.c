@@ -78,6 +78,7 @@ static const struct tap_group groups[] = {
 	{ "D5", "secret-storm", test_secret_storm, no_secret },
 	{ "D6", "secret-nmi", test_secret_nmi, no_secret },
 	{ "D6", "secret-watch", test_secret_watch, no_secret },
+	{ "D3", "secret-rewind", test_secret_rewind, no_rewind },
 };
 
 static int __init test_init(void)

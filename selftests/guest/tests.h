@@ -31,10 +31,12 @@ void test_domain(struct seq_file *m);
 void test_secret_storm(struct seq_file *m);
 void test_secret_nmi(struct seq_file *m);
 void test_secret_watch(struct seq_file *m);
+void test_secret_rewind(struct seq_file *m);
 
 /* Why these cannot run, or NULL */
 const char *no_frozen_page(void);
 const char *no_balloon(void);
 const char *no_secret(void);
+const char *no_rewind(void);
 
 #endif

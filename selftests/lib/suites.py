@@ -152,7 +152,7 @@ def secret_suite(name, hosts, guest="6.1", **more):
                  lab=("--smp", "1", "--guest-kernel", guest), boot=f"guest{guest}",
                  overlays=(f"build/{guest}/guest-tests/overlay", "build/secret/overlay"),
                  files=(("selftests/guest/secret-test", LIB), ("selftests/guest/guest-tap", LIB),
-                        ("build/secret/aeskeys", LIB), (f"build/secret/manifest-{guest}/rdt_aes.json", LIB)),
+                        ("build/secret/aeskeys", LIB), (f"build/secret/manifest-{guest}/rdt_*.json", LIB)),
                  needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
 
 
