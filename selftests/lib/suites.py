@@ -73,7 +73,7 @@ def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="
 
 
 # Where what is not everywhere in the short run is in it; Documentation/status.md says why
-HOST_SHORT = {"secret": NPT, "leak": NPT + EPT[:1]}
+HOST_SHORT = {"leak": NPT + EPT[:1]}
 # Not in the long run either
 NOWHERE = {("leak", ("ept", "6.12"))}
 # Longer than they are in the short run
