@@ -7,6 +7,9 @@ import subprocess
 import labimage
 
 
+NVME_BYTES = 256 << 20
+
+
 class Npt:
     def __init__(self, run):
         self.run = run
@@ -25,7 +28,8 @@ class Npt:
         # the guest's in the VMCB (Documentation/lab.md).
         accel = "tcg,thread=multi" if a.mttcg else "tcg,thread=single"
         line = ("console=ttyS0 panic=-1 printk.devkmsg=on "
-                "no_timer_check lab.channel=port:lab lab.modules=kvm_amd " + a.append)
+                "no_timer_check lab.channel=port:lab lab.modules=kvm_amd " +
+                ("intel_iommu=on " if a.nvme else "") + a.append)
         initrd = f"{self.run.dir}/initrd"
         labimage.concatenate(self.run.fixed_layers + [self.run.run_layer], initrd)
         argv = ["qemu-system-x86_64", "-accel", accel, "-machine", "q35",
@@ -37,9 +41,23 @@ class Npt:
                 "-device", "virtio-serial-pci",
                 "-chardev", f"socket,id=lab,path={path}",
                 "-device", "virtserialport,chardev=lab,name=lab"]
+        if a.nvme:
+            argv += self.nvme()
         if a.icount:
             argv += ["-icount", "shift=0,sleep=off"]
         return argv + a.qemu_arg
+
+    def nvme(self):
+        """Each controller is alone in its IOMMU group. amd-iommu does not get through a boot in QEMU 10."""
+        disk = f"{self.run.dir}/nvme.img"
+        with open(disk, "wb") as f:
+            f.truncate(NVME_BYTES)
+        argv = ["-device", "intel-iommu,intremap=on,aw-bits=48",
+                "-drive", f"file={disk},if=none,id=ns,format=raw",
+                "-device", "nvme-subsys,id=subsystem,nqn=lab"]
+        for i in range(self.run.args.nvme):
+            argv += ["-device", f"nvme,id=nvme{i},subsys=subsystem,serial=lab,max_ioqpairs=16,msix_qsize=17"]
+        return argv + ["-device", "nvme-ns,drive=ns,nsid=1,shared=on"]
 
     def start(self):
         path = f"{self.run.dir}/channel"
