@@ -6,7 +6,7 @@ CACHE := $(or $(REDOUBT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/redoubt)
 
 define HELP
 make              all: modules and tools
-make modules      build/<6.1|6.12>/redoubt.ko and guest-driver/redoubt_guest.ko
+make modules      build/<6.1|6.12>/redoubt*.ko and guest-driver/redoubt_guest.ko
 make guest        the guest's driver only; it needs no KVM
 make tools        redoubtctl
 make guest-tools  libredoubt, redoubt-domain, the key service: for the guest
@@ -18,7 +18,7 @@ make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make demo-domains watch a guest's root go for keys in a domain and in code; ARCH= likewise
 make bench        measure; writes build/bench.json
-make install      redoubt.ko, redoubtctl and the udev rule, into this machine
+make install      redoubt*.ko, redoubtctl and the udev rule, into this machine
 make guest-install   redoubt_guest.ko and its udev rule, into this machine
 make guest-tools-install   libredoubt and the key service, with the kit to write domains
 make clean
