@@ -56,6 +56,17 @@
 
 extern const char leak_code[], leak_gadget[];
 
+/* A struct cell_image of it: pages of data, then .slots and .flags. */
+#define LEAK_IMAGE(data, ...) {				\
+		.code = leak_code,				\
+		.code_pages = LEAK_CODE_PAGES,			\
+		.data_pages = (data),				\
+		.gate_at = LEAK_GATE_AT,			\
+		.exit_at = LEAK_EXIT_AT,			\
+		.resume = (uint64_t)drv_resume,			\
+		__VA_ARGS__					\
+	}
+
 /* What a handler of the guest's sees. */
 struct leak_log {
 	struct trap_frame f;

@@ -33,16 +33,7 @@ static int64_t id[VCPUS];		/* as the others know them */
 static unsigned long unexpected, calls, ended, made, destroyed, forged, traps;
 static pthread_t thread[VCPUS];
 
-static const struct cell_image image = {
-	.code = leak_code,
-	.code_pages = LEAK_CODE_PAGES,
-	.data_pages = 1,
-	.slots = 2,
-	.flags = RDT_DOM_VECTOR,
-	.gate_at = LEAK_GATE_AT,
-	.exit_at = LEAK_EXIT_AT,
-	.resume = (uint64_t)drv_resume,
-};
+static const struct cell_image image = LEAK_IMAGE(1, .slots = 2, .flags = RDT_DOM_VECTOR);
 
 /* By hypercall: behind a gate page there may be anything by now. */
 static u64 g_enter(u64 dom, u64 op, u64 a, u64 b)

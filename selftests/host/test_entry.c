@@ -22,16 +22,7 @@ static struct vcpu *v;
 static struct rdt *r;
 static struct cell dom;
 
-static const struct cell_image image = {
-	.code = leak_code,
-	.code_pages = LEAK_CODE_PAGES,
-	.data_pages = 2,
-	.slots = 2,
-	.flags = RDT_DOM_VECTOR,
-	.gate_at = LEAK_GATE_AT,
-	.exit_at = LEAK_EXIT_AT,
-	.resume = (uint64_t)drv_resume,
-};
+static const struct cell_image image = LEAK_IMAGE(2, .slots = 2, .flags = RDT_DOM_VECTOR);
 
 static int64_t call(uint64_t op, uint64_t a, uint64_t b)
 {

@@ -35,16 +35,7 @@ static uint8_t *secret;			/* not in the program's image, which guests get */
 static uint64_t gate, kick_ns;
 static uint32_t level = LEAK_SSE;
 
-static const struct cell_image image = {
-	.code = leak_code,
-	.code_pages = LEAK_CODE_PAGES,
-	.data_pages = 1,
-	.slots = 2,
-	.flags = RDT_DOM_VECTOR,
-	.gate_at = LEAK_GATE_AT,
-	.exit_at = LEAK_EXIT_AT,
-	.resume = (uint64_t)drv_resume,
-};
+static const struct cell_image image = LEAK_IMAGE(1, .slots = 2, .flags = RDT_DOM_VECTOR);
 
 /* ---- where it may be, and when -------------------------------------------------------- */
 

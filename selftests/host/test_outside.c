@@ -34,15 +34,7 @@ static struct rdt *r;
 static struct cell dom;
 static uint8_t *area;
 
-static const struct cell_image image = {
-	.code = leak_code,
-	.code_pages = LEAK_CODE_PAGES,
-	.data_pages = 1,
-	.slots = 2,
-	.gate_at = LEAK_GATE_AT,
-	.exit_at = LEAK_EXIT_AT,
-	.resume = (uint64_t)drv_resume,
-};
+static const struct cell_image image = LEAK_IMAGE(1, .slots = 2);
 
 static int64_t call(uint64_t op, uint64_t a, uint64_t b)
 {
