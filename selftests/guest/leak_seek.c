@@ -28,10 +28,10 @@
 #include <openssl/evp.h>
 
 #include "leak.h"
+#include "procmem.h"
 
 #define CHUNK	(1 << 20)
 #define PIECE	8
-#define PAGE	4096
 
 /* The order of the group, RFC 8032, 5.1 */
 #define ORDER	"1000000000000000000000000000000014def9dea2f79cd65812631a5cf5d3ed"
@@ -142,26 +142,23 @@ static void add_all(const uint8_t *value, size_t bytes, enum kind kind)
 
 /* ---- looking ------------------------------------------------------------------------------ */
 
-static void look(const uint8_t *at, size_t len)
+static bool look(const uint8_t *at, size_t len)
 {
-	static const uint8_t nothing[PAGE];
-
 	for (size_t i = 0; i + PIECE <= len; i++) {
-		/* Most of a guest's memory is nothing. */
-		if (i % PAGE == 0 && i + PAGE <= len && !memcmp(at + i, nothing, PAGE)) {
-			i += PAGE - PIECE;
+		if (i % PROCMEM_PAGE == 0 && is_nothing(at + i, len - i)) {
+			i += PROCMEM_PAGE - PIECE;
 			continue;
 		}
 		for (const struct needle *n = bucket[first_two(at + i)]; n; n = n->next)
 			if (!memcmp(at + i, n->byte, PIECE))
 				found[n->kind]++;
 	}
+	return false;		/* never enough */
 }
-
-static uint8_t buf[PIECE - 1 + CHUNK];
 
 static void look_at_stream(int fd)
 {
+	static uint8_t buf[PIECE - 1 + CHUNK];
 	size_t kept = 0;
 	ssize_t got;
 
@@ -176,42 +173,6 @@ static void look_at_stream(int fd)
 	}
 	if (got < 0)
 		die("read");
-}
-
-static void look_at_process(const char *pid)
-{
-	char path[64], line[512];
-	FILE *maps;
-	int mem;
-
-	snprintf(path, sizeof(path), "/proc/%s/maps", pid);
-	maps = fopen(path, "r");
-	snprintf(path, sizeof(path), "/proc/%s/mem", pid);
-	mem = open(path, O_RDONLY);
-	if (!maps || mem < 0)
-		die(path);
-	while (fgets(line, sizeof(line), maps)) {
-		uint64_t from, to, step;
-		char r;
-
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %c", &from, &to, &r) != 3 || r != 'r' ||
-		    strstr(line, "[vvar]") || strstr(line, "[vsyscall]"))
-			continue;
-		for (; from < to; from += step) {
-			ssize_t got = pread(mem, buf, to - from < CHUNK ? to - from : CHUNK, (off_t)from);
-
-			if (got <= 0) {
-				/* Behind the end of a file that is mapped, or a page that went away */
-				step = to - from < PAGE ? to - from : PAGE;
-				continue;
-			}
-			seen += (uint64_t)got;
-			look(buf, (size_t)got);
-			step = (uint64_t)got;
-			if (from + step < to && step >= PAGE)
-				step -= PIECE - 1;
-		}
-	}
 }
 
 int main(int argc, char **argv)
@@ -237,7 +198,7 @@ int main(int argc, char **argv)
 	add_all(canary, sizeof(canary), CANARY);
 
 	if (!strncmp(argv[3], "pid:", 4)) {
-		look_at_process(argv[3] + 4);
+		seen = read_process(argv[3] + 4, PIECE - 1, look);
 	} else {
 		int fd = strcmp(argv[3], "-") ? open(argv[3], O_RDONLY) : 0;
 

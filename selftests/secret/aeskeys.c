@@ -11,17 +11,16 @@
  * it could look.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "procmem.h"
 
 #define SECTOR	512
-#define CHUNK	(1 << 20)
 
 static void die(const char *what)
 {
@@ -127,19 +126,17 @@ static void expand(unsigned char *w, const unsigned char *key)
 #define NEEDLES		(2 * 30)	/* halves of round keys */
 static unsigned char needle[NEEDLES][8];
 static bool begins[1 << 16];
-static const unsigned char nothing[4096];
+static unsigned long found;
 
-static unsigned long look(const unsigned char *at, size_t len)
+static bool look(const uint8_t *at, size_t len)
 {
-	unsigned long found = 0;
 	uint16_t two;
 	size_t i;
 	int n;
 
 	for (i = 0; i + 8 <= len; i++) {
-		/* Most of a guest's memory is nothing. */
-		if (i % 4096 == 0 && i + 4096 <= len && !memcmp(at + i, nothing, 4096)) {
-			i += 4095 - 7;
+		if (i % PROCMEM_PAGE == 0 && is_nothing(at + i, len - i)) {
+			i += PROCMEM_PAGE - 8;
 			continue;
 		}
 		memcpy(&two, at + i, 2);
@@ -153,11 +150,9 @@ static unsigned long look(const unsigned char *at, size_t len)
 
 static int hunt(const char *pid, const unsigned char keys[2][32])
 {
-	static unsigned char buf[CHUNK + 8], w[2][240];
-	unsigned long found = 0, seen = 0;
-	char path[64], line[512];
-	FILE *maps;
-	int mem, n;
+	static unsigned char w[2][240];
+	uint64_t seen;
+	int n;
 
 	make_sbox();
 	for (n = 0; n < 2; n++)
@@ -169,32 +164,8 @@ static int hunt(const char *pid, const unsigned char keys[2][32])
 		memcpy(&two, needle[n], 2);
 		begins[two] = true;
 	}
-	snprintf(path, sizeof(path), "/proc/%s/maps", pid);
-	maps = fopen(path, "r");
-	snprintf(path, sizeof(path), "/proc/%s/mem", pid);
-	mem = open(path, O_RDONLY);
-	if (!maps || mem < 0)
-		die(path);
-	while (!found && fgets(line, sizeof(line), maps)) {
-		uint64_t from, to;
-		ssize_t got;
-		char r;
-
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %c", &from, &to, &r) != 3 || r != 'r' ||
-		    strstr(line, "[vvar]") || strstr(line, "[vsyscall]"))
-			continue;
-		for (; !found && from < to; from += got) {
-			/* Seven bytes again, for what lies across */
-			got = pread(mem, buf, to - from < CHUNK ? to - from : CHUNK, from);
-			if (got <= 0)
-				break;
-			seen += got;
-			found += look(buf, got);
-			if (from + got < to && got > 7)
-				got -= 7;
-		}
-	}
-	fprintf(stderr, "%lu MiB were looked at\n", seen >> 20);
+	seen = read_process(pid, 7, look);
+	fprintf(stderr, "%" PRIu64 " MiB were looked at\n", seen >> 20);
 	printf("%lu\n", found);
 	return seen ? 0 : 2;
 }
