@@ -15,20 +15,28 @@ void rdt_domain_kick(struct kvm *kvm)
 	kvm_make_all_cpus_request(kvm, KVM_REQ_MMU_FREE_OBSOLETE_ROOTS);
 }
 
+/*
+ * The vCPU, if it is inside of one, and its VM. By the core, not by root_role: after a write to CR0 or
+ * CR4 that has no view until kvm_mmu_load().
+ */
+static struct rdt_vcpu *in_domain(struct kvm_vcpu *vcpu, struct rdt_vm **vm)
+{
+	struct rdt_vcpu *rv;
+
+	*vm = rdt_vm_find(vcpu->kvm);
+	rv = *vm ? rdt_vcpu_peek(*vm, vcpu) : NULL;
+	return rv && rdt_is_domain(rdt_core_vcpu_view(rv->core)) ? rv : NULL;
+}
+
 void rdt_domain_evict(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_arch *a = &vcpu->arch;
-	struct rdt_vcpu *rv;
-	struct rdt_cpu cpu;
 	struct rdt_vm *vm;
+	struct rdt_vcpu *rv = in_domain(vcpu, &vm);
+	struct rdt_cpu cpu;
 
-	vm = rdt_vm_find(vcpu->kvm);
-	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
-	/* Not by root_role: after a write to CR0 or CR4 it has no view until kvm_mmu_load(). */
-	if (!rv || !rdt_is_domain(rdt_core_vcpu_view(rv->core)))
-		return;
 	/* An event on its way in takes the vCPU out by itself; a nested guest is not inside. */
-	if (a->mmu != &a->root_mmu || a->exception.injected || a->interrupt.injected ||
+	if (!rv || a->mmu != &a->root_mmu || a->exception.injected || a->interrupt.injected ||
 	    a->nmi_injected)
 		return;
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
@@ -40,11 +48,11 @@ void rdt_domain_evict(struct kvm_vcpu *vcpu)
 
 bool rdt_domain_cut_short(struct kvm_vcpu *vcpu, bool ud)
 {
-	struct rdt_vm *vm = rdt_vm_find(vcpu->kvm);
-	struct rdt_vcpu *rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
+	struct rdt_vm *vm;
+	struct rdt_vcpu *rv = in_domain(vcpu, &vm);
 	struct rdt_cpu cpu;
 
-	if (!rv || vcpu->arch.mmu != &vcpu->arch.root_mmu || !rdt_is_domain(rdt_core_vcpu_view(rv->core)))
+	if (!rv || vcpu->arch.mmu != &vcpu->arch.root_mmu)
 		return false;
 	if (ud) {
 		kvm_queue_exception(vcpu, UD_VECTOR);
@@ -82,10 +90,8 @@ static void hook_fpu_swap_kvm_fpstate(struct pt_regs *args)
 	if (enter || !READ_ONCE(rdt_attached))
 		return;
 	idx = srcu_read_lock(&vcpu->kvm->srcu);
-	vm = rdt_vm_find(vcpu->kvm);
-	rv = vm ? rdt_vcpu_peek(vm, vcpu) : NULL;
-	/* Not by root_role: see rdt_domain_evict(). */
-	if (likely(!rv || !rdt_is_domain(rdt_core_vcpu_view(rv->core))))
+	rv = in_domain(vcpu, &vm);
+	if (likely(!rv))
 		goto out;
 	rdt_cpu_load(vcpu, rdt_core_vcpu_view(rv->core), &cpu);
 	/* An IN or the like that the VMM is to finish: it would go on in the stub's registers. */
