@@ -21,8 +21,9 @@ from ept import Ept
 from npt import Npt
 
 EXIT_KERNEL, EXIT_TIMEOUT, EXIT_LAB = 97, 124, 125
-# QEMU now and then loses an interrupt for good, unless another one comes (Documentation/lab.md).
-NUDGE_SECONDS = 5
+# QEMU now and then loses an interrupt for good, unless another one comes (Documentation/lab.md):
+# a host that has been silent for so long gets one.
+NUDGE_SECONDS = {"npt": 5, "ept": None}
 POWEROFF_GRACE = {"npt": 30, "ept": 120}        # seconds
 STOPPERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FLAG_PTY, FLAG_MERGE = 1, 2
@@ -177,13 +178,11 @@ class Run:
     def relay(self):
         """Moves output (and a terminal's input) until the exit status comes."""
         fds = [self.channel.sock]
-        started, nudge = False, time.monotonic() + NUDGE_SECONDS
+        silence = None
         while True:
-            ready = self.wait_readable(fds, nudge)
-            if time.monotonic() >= nudge:
-                nudge = time.monotonic() + NUDGE_SECONDS
-                if started:
-                    self.channel.send("N")
+            ready = self.wait_readable(fds, silence and time.monotonic() + silence)
+            if not ready:
+                self.channel.send("N")
             if 0 in ready:
                 data = os.read(0, 1024)
                 if data:
@@ -196,7 +195,7 @@ class Run:
             for kind, data in self.channel.frames():
                 if kind == "R":
                     self.start_command()
-                    started = self.args.arch == "npt"
+                    silence = NUDGE_SECONDS[self.args.arch]
                     if self.interactive:
                         note(f"host up after {time.monotonic() - self.began:.1f} s; leave with 'exit'")
                         self.raw_terminal()

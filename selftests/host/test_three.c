@@ -18,6 +18,7 @@
 #define WINDOW(n) (GUEST_FREE + 0x40000 + (n) * PAGE_SIZE)
 #define LATER	(GUEST_FREE + 0xa00000)		/* in a window first, a domain's then */
 #define ATTEMPTS 16				/* of one attack() */
+#define ROUNDS	(guest_is_intel ? 3 : 20)
 #define WORD(n)	(0x5ec2e70000000000ul + (n) + 1)
 
 static struct vm *vm;
@@ -159,7 +160,7 @@ static void *fight(void *arg)
 	const int n = (int)(intptr_t)arg;
 	struct vcpu *v = &vm->vcpu[n];
 
-	for (int round = 0; round < (guest_is_intel ? 3 : 20); round++) {
+	for (int round = 0; round < ROUNDS; round++) {
 		failed[n] += attack(v, n, (n + 1) % NR, false) + attack(v, n, (n + 2) % NR, false);
 		/* Its registers and stack are full of its own secret. */
 		worked[n] += call(v, n, LEAK_WORK, 400, 0) == 0;
@@ -178,7 +179,7 @@ static void at_once(void)
 		pthread_join(t[n], NULL);
 	for (int n = 0; n < NR; n++) {
 		is(failed[n], 0, "C5 all three at once: %d's attempts all fail, its data is its own", n);
-		is(worked[n], guest_is_intel ? 3 : 20, "C4 all three at once: %d's own work is right", n);
+		is(worked[n], ROUNDS, "C4 all three at once: %d's own work is right", n);
 	}
 }
 

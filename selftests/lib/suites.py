@@ -72,10 +72,8 @@ def host_suite(test, hosts=ALL, long=ALL, name=None, args="", before="", after="
                  needs=(("-C", "selftests/host"),), **more)
 
 
-# Where what is not everywhere in the short run is in it; Documentation/status.md says why
-HOST_SHORT = {"leak": NPT + EPT[:1]}
-# Not in the long run either
-NOWHERE = {("leak", ("ept", "6.12"))}
+# What is not run there; Documentation/status.md says why
+NOT_ON = {("leak", ("ept", "6.12"))}
 # Longer than they are in the short run
 HOST_LONG = {"gate": "5000", "races": "60", "stress": "120 40", "leak": "10000", "entry": "1", "domraces": "30"}
 FUZZ_SECONDS = 300
@@ -85,9 +83,9 @@ NX = "/sys/module/kvm/parameters/nx_huge_pages"
 
 def host_suites():
     def where(test):
-        return tuple(host for host in ALL if (test, host) not in NOWHERE)
+        return tuple(host for host in ALL if (test, host) not in NOT_ON)
 
-    out = [host_suite(t, HOST_SHORT.get(t, ALL), where(t)) for t in host_tests()]
+    out = [host_suite(t, where(t), where(t)) for t in host_tests()]
     out += [host_suite(t, (), where(t), name=f"host-long/{t}", args=args, boot="long", seconds=300)
             for t, args in HOST_LONG.items()]
     # KVM's answer to the iTLB multihit erratum: no huge page is executable, each is

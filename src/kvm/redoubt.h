@@ -224,6 +224,7 @@ void rdt_dev_exit(void);
 /* ---- port.c ------------------------------------------------------------------ */
 /* Allocations and pins not given back yet. */
 long rdt_port_held(void);
+/* Work of a VM: frees the private pages that wait for slots_lock. */
 void rdt_port_reap(struct work_struct *work);
 /* Read the VMM's memory without waiting for it; false: it is not there now. */
 bool rdt_peek(unsigned long hva, void *to, u32 len);

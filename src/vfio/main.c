@@ -3,8 +3,6 @@
  * redoubt_vfio_pci: a vfio-pci variant driver for devices that are to move with their VM
  * (Documentation/migration.md). As long as no migration runs it is vfio-pci: the guest has the BARs
  * mapped, its interrupts are KVM's, and nothing here is on the way of an I/O.
- *
- * A device is bound by driver_override: redoubtctl device bind BDF.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
