@@ -131,12 +131,12 @@ lint: $(KERNELS:%=lint-%) lint-core
 
 check: setup
 	+@$(MAKE) --no-print-directory all
-	@selftests/run --short --unit
+	@selftests/run --short --unit $(RUN)
 
 check-long:
 	scripts/setup --long
 	+@$(MAKE) --no-print-directory all
-	@selftests/run --long --unit
+	@selftests/run --long --unit $(RUN)
 
 ARCH ?= npt
 demo demo-domains:

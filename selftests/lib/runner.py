@@ -11,9 +11,15 @@ from suites import TOP, here, suites
 
 
 class Report:
-    """The results of all boots as one TAP stream. Called from several threads."""
+    """The results of all boots as one TAP stream. Called from several threads.
 
-    def __init__(self):
+    quiet: of the results only those that failed, so that nobody has to look for them
+    among thousands; a line now and then says how far it has come."""
+
+    TELL_EVERY = 1000       # results, when quiet
+
+    def __init__(self, quiet=False):
+        self.quiet = quiet
         self.lock = threading.Lock()
         self.count = {"ok": 0, "not ok": 0, "skip": 0, "todo": 0}
         self.failures = []
@@ -24,7 +30,11 @@ class Report:
             self.count[verdict] += 1
             n = sum(self.count.values())
             word = "not ok" if verdict in ("not ok", "todo") else "ok"
-            print(f"{word} {n} - [{where}] {name}", flush=True)
+            if not self.quiet or verdict == "not ok":
+                print(f"{word} {n} - [{where}] {name}", flush=True)
+            elif n % self.TELL_EVERY == 0:
+                print(f"# {n} results after {self.minutes():.0f} minutes, "
+                      f"{self.count['not ok']} failed", flush=True)
             if verdict == "not ok":
                 self.failures.append(f"[{where}] {name}")
 
@@ -32,11 +42,14 @@ class Report:
         with self.lock:
             print(f"# [{where}] {text}" if where else f"# {text}", flush=True)
 
+    def minutes(self):
+        return (time.monotonic() - self.began) / 60
+
     def finish(self):
         c = self.count
-        print(f"1..{sum(c.values())}")
-        minutes = (time.monotonic() - self.began) / 60
-        print(f"# {minutes:.1f} minutes; logs are in build/logs")
+        if not self.quiet:
+            print(f"1..{sum(c.values())}")
+        print(f"# {self.minutes():.1f} minutes; logs are in build/logs")
         if c["skip"] or c["todo"]:
             print(f"# counted neither way: {c['skip']} skipped, {c['todo']} known to fail for now")
         for f in self.failures:
@@ -126,7 +139,7 @@ def main(args):
                 print(f"{b.arch:4} {b.kernel:5} {name}")
         return 0
 
-    report = Report()
+    report = Report(args.quiet)
     os.makedirs(f"{TOP}/build/logs", exist_ok=True)
     if args.build and not build(report, boots):
         return report.finish()
