@@ -1,0 +1,680 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "nvme_world.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include <redoubt/types.h>
+
+using namespace redoubt::dma::nvme;
+
+namespace {
+
+constexpr u64 page_bytes = 4096;
+
+} // namespace
+
+/* ---- the port ---------------------------------------------------------------------------- */
+
+static NvmeWorld *the_world; /* whose allocations fail, for the functions that have no cookie */
+
+void *rdt_dma_alloc(unsigned long bytes)
+{
+	return the_world && !the_world->may_alloc() ? nullptr : std::calloc(1, bytes);
+}
+
+void rdt_dma_free(void *p)
+{
+	std::free(p);
+}
+
+int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len)
+{
+	auto *w = static_cast<NvmeWorld *>(host);
+
+	if (iova + len < iova || iova + len > w->memory.bytes.size())
+		return -1;
+	std::memcpy(to, w->memory.bytes.data() + iova, len);
+	return 0;
+}
+
+int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
+{
+	auto *w = static_cast<NvmeWorld *>(host);
+
+	if (iova + len < iova || iova + len > w->memory.bytes.size())
+		return -1;
+	std::memcpy(w->memory.bytes.data() + iova, from, len);
+	for (u64 at = iova / page_bytes; at <= (iova + len - 1) / page_bytes; at++)
+		w->memory.dirty.insert(at);
+	return 0;
+}
+
+rdt_u32 rdt_dma_reg_read(void *host, rdt_u32 off)
+{
+	return static_cast<NvmeWorld *>(host)->reg_read(off);
+}
+
+void rdt_dma_reg_write(void *host, rdt_u32 off, rdt_u32 value)
+{
+	static_cast<NvmeWorld *>(host)->reg_write(off, value);
+}
+
+void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, rdt_u64 *iova)
+{
+	return static_cast<NvmeWorld *>(host)->pages_alloc(pages, iova);
+}
+
+void rdt_dma_pages_free(void *host, void *va, rdt_u64 iova, rdt_u32 pages)
+{
+	static_cast<NvmeWorld *>(host)->pages_free(va, iova, pages);
+}
+
+void rdt_dma_signal(void *host, rdt_u32 vector)
+{
+	static_cast<NvmeWorld *>(host)->signals.push_back(vector);
+}
+
+void rdt_dma_pause(void *host)
+{
+	static_cast<NvmeWorld *>(host)->pause();
+}
+
+rdt_u64 rdt_dma_ms(void *host)
+{
+	return static_cast<NvmeWorld *>(host)->ms;
+}
+
+void rdt_dma_log(void *host, const char *what, rdt_u64, rdt_u64)
+{
+	static_cast<NvmeWorld *>(host)->log.emplace_back(what);
+}
+
+/* ---- the host and the controller --------------------------------------------------------- */
+
+NvmeWorld::~NvmeWorld()
+{
+	destroy();
+	if (the_world == this)
+		the_world = nullptr;
+}
+
+bool NvmeWorld::create()
+{
+	rdt_dma_info info = {};
+
+	the_world = this;
+	info.class_code = 0x010802;
+	info.vectors = vectors;
+	info.irqs = irqs;
+	info.bar_bytes = 16384;
+	info.window = window;
+	info.window_bytes = window_bytes;
+	model = rdt_model_create(this, &info, &why);
+	return model != nullptr;
+}
+
+void NvmeWorld::destroy()
+{
+	if (model)
+		rdt_model_destroy(model);
+	model = nullptr;
+}
+
+bool NvmeWorld::may_alloc()
+{
+	return fail_alloc_in == 0 || --fail_alloc_in != 0;
+}
+
+u64 NvmeWorld::private_bytes() const
+{
+	u64 n = 0;
+
+	for (const auto &[iova, bytes] : private_)
+		n += bytes->size();
+	return n;
+}
+
+void *NvmeWorld::pages_alloc(u32 pages, u64 *iova)
+{
+	if (!may_alloc())
+		return nullptr;
+	auto room = std::make_unique<std::vector<u8>>(pages * page_bytes);
+	void *va = room->data();
+
+	*iova = next_iova_;
+	private_[next_iova_] = std::move(room);
+	/* A page of nothing behind each range, and never the same address twice: a stale one is found. */
+	next_iova_ += (pages + 1) * page_bytes;
+	return va;
+}
+
+void NvmeWorld::pages_free(void *va, u64 iova, u32 pages)
+{
+	auto it = private_.find(iova);
+
+	if (it == private_.end() || it->second->data() != va || it->second->size() != pages * page_bytes)
+		std::abort();
+	private_.erase(it);
+}
+
+void NvmeWorld::pause()
+{
+	ms++;
+	/* What takes its time is done when somebody waits. */
+	if (!deaf)
+		work(1 + rng() % 4);
+}
+
+u32 NvmeWorld::reg_read(u32 off)
+{
+	if (gone)
+		return ~0u;
+	switch (off) {
+	case reg_cap:
+		return static_cast<u32>(cap);
+	case reg_cap + 4:
+		return static_cast<u32>(cap >> 32);
+	case reg_vs:
+		return 0x10400;
+	case reg_cc:
+		return cc_;
+	case reg_csts:
+		return csts_;
+	default:
+		return 0;
+	}
+}
+
+void NvmeWorld::reset_queues()
+{
+	sq_.clear();
+	cq_.clear();
+	todo_.clear();
+	aer_.clear();
+	raised_.clear();
+	features.clear();
+}
+
+void NvmeWorld::reg_write(u32 off, u32 v)
+{
+	if (off == reg_cc) {
+		if ((v & 1) && !(cc_ & 1)) {
+			if ((v >> 16 & 15) != 6 || (v >> 20 & 15) != 4)
+				std::abort();
+			reset_queues();
+			sq_[0] = {.base = asq_, .size = (aqa_ & 0xfff) + 1};
+			cq_[0] = {.base = acq_, .size = (aqa_ >> 16) + 1};
+			csts_ = 1;
+		} else if (!(v & 1)) {
+			reset_queues();
+			csts_ = 0;
+		}
+		if ((v >> 14 & 3) != 0)
+			csts_ |= csts_shst_done;
+		cc_ = v;
+	} else if (off == reg_aqa) {
+		aqa_ = v;
+	} else if (off == reg_asq) {
+		asq_ = (asq_ & ~0xffffffffull) | v;
+	} else if (off == reg_asq + 4) {
+		asq_ = (asq_ & 0xffffffff) | static_cast<u64>(v) << 32;
+	} else if (off == reg_acq) {
+		acq_ = (acq_ & ~0xffffffffull) | v;
+	} else if (off == reg_acq + 4) {
+		acq_ = (acq_ & 0xffffffff) | static_cast<u64>(v) << 32;
+	} else if (off >= reg_doorbells) {
+		const u32 index = (off - reg_doorbells) / (4u << cap_dstrd(cap));
+		const u16 qid = static_cast<u16>(index / 2);
+
+		/* The model is the only driver: it makes no mistakes with doorbells. */
+		if (index % 2 == 0) {
+			if (!sq_.count(qid) || v >= sq_[qid].size)
+				std::abort();
+			sq_[qid].tail = static_cast<u16>(v);
+			fetch(qid);
+		} else if (cq_.count(qid)) {
+			if (v >= cq_[qid].size)
+				std::abort();
+			cq_[qid].head = static_cast<u16>(v);
+		}
+	}
+}
+
+u8 *NvmeWorld::bus(u64 iova, u64 len)
+{
+	if (iova + len <= memory.bytes.size())
+		return memory.bytes.data() + iova;
+	auto it = private_.upper_bound(iova);
+
+	if (it == private_.begin())
+		return nullptr;
+	--it;
+	if (iova - it->first + len > it->second->size())
+		return nullptr;
+	return it->second->data() + (iova - it->first);
+}
+
+bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
+{
+	u8 *p = bus(iova, len);
+
+	if (!p) {
+		faults++;
+		return false;
+	}
+	const auto in = [&](const Ring &r, u64 bytes) { return iova < r.base + r.size * bytes && r.base < iova + len; };
+
+	for (const auto &[id, r] : sq_)
+		trespass += in(r, 64);
+	for (const auto &[id, r] : cq_)
+		trespass += in(r, 16);
+	if (to_memory)
+		std::memcpy(p, buf, len);
+	else
+		std::memcpy(buf, p, len);
+	return true;
+}
+
+/* By PRPs, as the specification has it; written apart from the model's own walk. */
+u16 NvmeWorld::transfer(const Sqe &e, u8 *buf, u64 len, bool to_memory)
+{
+	u64 at = e.prp1, done = 0, list = 0;
+	unsigned left_in_list = 0;
+
+	for (;;) {
+		const u64 n = std::min(len - done, page_bytes - at % page_bytes);
+
+		if (!dma(at, buf + done, n, to_memory))
+			return sc_transfer_error;
+		done += n;
+		if (done == len)
+			return 0;
+		if (list == 0) {
+			if (len - done <= page_bytes) {
+				at = e.prp2;
+				if (at % page_bytes)
+					return sc_invalid_prp_offset;
+				continue;
+			}
+			list = e.prp2;
+			left_in_list = static_cast<unsigned>((page_bytes - list % page_bytes) / 8);
+		}
+		u8 *p = bus(list, 8);
+
+		if (!p)
+			return faults++, static_cast<u16>(sc_transfer_error);
+		std::memcpy(&at, p, 8);
+		if (left_in_list == 1 && len - done > page_bytes) {
+			list = at;
+			left_in_list = 512;
+			p = bus(list, 8);
+			if (!p)
+				return faults++, static_cast<u16>(sc_transfer_error);
+			std::memcpy(&at, p, 8);
+		}
+		list += 8;
+		left_in_list--;
+		if (at % page_bytes)
+			return sc_invalid_prp_offset;
+	}
+}
+
+void NvmeWorld::fetch(u16 qid)
+{
+	Ring &q = sq_[qid];
+
+	while (q.head != q.tail) {
+		u8 *p = bus(q.base + q.head * 64u, 64);
+
+		if (!p)
+			std::abort();
+		Command c = {qid, {}};
+
+		std::memcpy(&c.e, p, 64);
+		q.head = static_cast<u16>((q.head + 1) % q.size);
+		for (const Command &other : todo_) {
+			if (other.qid == qid && other.e.cid == c.e.cid)
+				std::abort(); /* two of one number */
+		}
+		if (qid == 0 && c.e.opcode == adm_async_event)
+			aer_.push_back(c);
+		else
+			todo_.push_back(c);
+	}
+	if (qid == 0 && instant && !deaf) {
+		for (unsigned i = 0; i < todo_.size();) {
+			if (todo_[i].qid != 0) {
+				i++;
+				continue;
+			}
+			const Command c = todo_[i];
+			u32 dw0 = 0;
+
+			todo_.erase(todo_.begin() + i);
+			const u16 status = execute(0, c.e, dw0);
+
+			finish(c, status, dw0);
+		}
+	}
+}
+
+unsigned NvmeWorld::pending() const
+{
+	return static_cast<unsigned>(todo_.size());
+}
+
+unsigned NvmeWorld::work(unsigned n)
+{
+	unsigned done = 0;
+
+	for (; done < n && !todo_.empty(); done++) {
+		const unsigned i = reorder ? static_cast<unsigned>(rng() % todo_.size()) : 0;
+		const Command c = todo_[i];
+		u32 dw0 = 0;
+
+		todo_.erase(todo_.begin() + i);
+		const u16 status = execute(c.qid, c.e, dw0);
+
+		finish(c, status, dw0);
+	}
+	return done;
+}
+
+void NvmeWorld::interrupts()
+{
+	while (!raised_.empty()) {
+		const u32 v = *raised_.begin();
+
+		raised_.erase(v);
+		if (model)
+			rdt_model_interrupt(model, v);
+	}
+}
+
+void NvmeWorld::notice(u32 dw0)
+{
+	if (aer_.empty())
+		return;
+	const Command c = aer_.front();
+
+	aer_.pop_front();
+	finish(c, 0, dw0);
+}
+
+void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
+{
+	if (!sq_.count(c.qid))
+		return;
+	const Ring &s = sq_[c.qid];
+	Ring &q = cq_[s.cq];
+
+	if ((q.tail + 1u) % q.size == q.head)
+		std::abort(); /* the model has let the ring run over */
+	const Cqe e = {dw0, 0, s.head, c.qid, c.e.cid, static_cast<u16>(status << 1 | q.phase)};
+
+	std::memcpy(bus(q.base + q.tail * 16u, 16), &e, 16);
+	q.tail = static_cast<u16>((q.tail + 1) % q.size);
+	if (q.tail == 0)
+		q.phase ^= 1;
+	raised_.insert(q.vector);
+}
+
+u16 NvmeWorld::execute(u16 qid, const Sqe &e, u32 &dw0)
+{
+	return qid == 0 ? admin(e, dw0) : io(e);
+}
+
+u16 NvmeWorld::admin(const Sqe &e, u32 &dw0)
+{
+	const u16 qid = e.cdw10 & 0xffff;
+	u8 page[page_bytes] = {};
+
+	switch (e.opcode) {
+	case adm_create_cq:
+		if (qid == 0 || qid > queues || cq_.count(qid) || !(e.cdw11 & 1))
+			return sc_invalid_qid;
+		cq_[qid] = {.base = e.prp1, .size = (e.cdw10 >> 16) + 1, .vector = static_cast<u16>(e.cdw11 >> 16)};
+		return 0;
+	case adm_create_sq:
+		if (qid == 0 || qid > queues || sq_.count(qid) || !cq_.count(static_cast<u16>(e.cdw11 >> 16)))
+			return sc_invalid_qid;
+		sq_[qid] = {.base = e.prp1, .size = (e.cdw10 >> 16) + 1, .cq = static_cast<u16>(e.cdw11 >> 16)};
+		return 0;
+	case adm_delete_sq:
+		if (!sq_.count(qid))
+			return sc_invalid_qid;
+		for (unsigned i = 0; i < todo_.size();) {
+			if (todo_[i].qid == qid) {
+				finish(todo_[i], 0x008, 0); /* aborted, the queue is deleted */
+				todo_.erase(todo_.begin() + i);
+			} else {
+				i++;
+			}
+		}
+		sq_.erase(qid);
+		return 0;
+	case adm_delete_cq:
+		if (!cq_.erase(qid))
+			return sc_invalid_qid;
+		return 0;
+	case adm_set_features:
+		features[e.cdw10 & 0xff] = e.cdw11;
+		if ((e.cdw10 & 0xff) == feat_queues)
+			dw0 = (queues - 1) | (queues - 1) << 16;
+		return 0;
+	case adm_get_features:
+		dw0 = (e.cdw10 & 0xff) == feat_queues ? (queues - 1) | (queues - 1) << 16 : features[e.cdw10 & 0xff];
+		return 0;
+	case adm_get_log: {
+		std::vector<u8> log_page(((e.cdw10 >> 16) + 1) * 4, 0x1c);
+
+		return transfer(e, log_page.data(), log_page.size(), true);
+	}
+	case adm_identify:
+		if ((e.cdw10 & 0xff) == cns_ctrl) {
+			std::memset(page, 0xff, page_bytes);
+			std::memset(page + idc_serial, ' ', 60);
+			std::memcpy(page + idc_serial, serial.data(), serial.size());
+			std::memcpy(page + idc_model, model_name.data(), model_name.size());
+			page[idc_vwc] = vwc;
+			page[idc_aerl] = 3;
+		} else if ((e.cdw10 & 0xff) == cns_ns) {
+			if (e.nsid != 1)
+				return transfer(e, page, page_bytes, true);
+			const u64 n = disk.blocks();
+
+			std::memcpy(page + idn_nsze, &n, 8);
+			std::memcpy(page + idn_nguid, disk.nguid, 16);
+			page[idn_lbaf] = static_cast<u8>(disk.meta);
+			page[idn_lbaf + 2] = static_cast<u8>(disk.lba_shift);
+		} else if ((e.cdw10 & 0xff) == cns_active_ns) {
+			page[0] = e.nsid < 1;
+		}
+		return transfer(e, page, page_bytes, true);
+	default:
+		std::abort(); /* the model has let something through */
+	}
+}
+
+u16 NvmeWorld::io(const Sqe &e)
+{
+	const u64 lba = e.cdw10 | static_cast<u64>(e.cdw11) << 32;
+	const u64 blocks = (e.cdw12 & 0xffff) + 1, len = blocks << disk.lba_shift;
+	u8 *at = disk.data.data() + (lba << disk.lba_shift);
+	u8 *meta = disk.metadata.data() + lba * disk.meta;
+	u16 status = 0;
+
+	io_commands++;
+	if (e.opcode == nvm_flush)
+		return 0;
+	if (e.nsid != 1)
+		return sc_invalid_ns;
+	if (e.opcode == nvm_dsm) {
+		std::vector<u8> ranges(((e.cdw10 & 0xff) + 1) * 16);
+
+		return transfer(e, ranges.data(), ranges.size(), false);
+	}
+	if (lba >= disk.blocks() || blocks > disk.blocks() - lba)
+		return 0x080;
+	switch (e.opcode) {
+	case nvm_write:
+		status = transfer(e, at, len, false);
+		if (status == 0 && disk.meta && !dma(e.mptr, meta, blocks * disk.meta, false))
+			status = sc_transfer_error;
+		break;
+	case nvm_read:
+		status = transfer(e, at, len, true);
+		if (status == 0 && disk.meta && !dma(e.mptr, meta, blocks * disk.meta, true))
+			status = sc_transfer_error;
+		break;
+	case nvm_compare: {
+		std::vector<u8> other(len);
+
+		status = transfer(e, other.data(), len, false);
+		if (status == 0 && std::memcmp(other.data(), at, len) != 0)
+			status = 0x285;
+		break;
+	}
+	case nvm_write_zeroes:
+		std::memset(at, 0, len);
+		break;
+	case nvm_write_uncorrectable:
+	case nvm_verify:
+		break;
+	case nvm_copy: {
+		std::vector<u8> ranges(((e.cdw12 & 0xff) + 1) * 32);
+
+		return transfer(e, ranges.data(), ranges.size(), false);
+	}
+	default:
+		std::abort();
+	}
+	return status;
+}
+
+/* ---- the guest's driver ------------------------------------------------------------------ */
+
+u64 NvmeGuest::page(unsigned n)
+{
+	const u64 at = next_page_;
+
+	next_page_ += n * page_bytes;
+	if (next_page_ > memory.bytes.size())
+		std::abort();
+	return at;
+}
+
+void NvmeGuest::forget()
+{
+	next_page_ = first_page;
+	std::fill(memory.bytes.begin(), memory.bytes.end(), u8{0});
+}
+
+u64 NvmeGuest::read(u32 off, u32 len)
+{
+	return rdt_model_read(w->model, off, len);
+}
+
+void NvmeGuest::write(u32 off, u64 v, u32 len)
+{
+	rdt_model_write(w->model, off, len, v);
+}
+
+bool NvmeGuest::enable(u32 entries)
+{
+	admin = {.sq = page((entries * 64 + 4095) / 4096), .cq = page((entries * 16 + 4095) / 4096), .size = entries};
+	io.clear();
+	write(reg_aqa, (entries - 1) << 16 | (entries - 1));
+	write(reg_asq, admin.sq, 8);
+	write(reg_acq, admin.cq, 8);
+	write(reg_cc, 6 << 16 | 4 << 20 | 1);
+	return (read(reg_csts, 4) & 3) == 1;
+}
+
+void NvmeGuest::disable()
+{
+	write(reg_cc, 6 << 16 | 4 << 20);
+}
+
+void NvmeGuest::put(Queue &q, const Sqe &e)
+{
+	std::memcpy(memory.bytes.data() + q.sq + q.tail * 64u, &e, 64);
+	q.tail = static_cast<u16>((q.tail + 1) % q.size);
+}
+
+void NvmeGuest::ring(Queue &q)
+{
+	write(reg_doorbells + q.id * 8u, q.tail);
+}
+
+bool NvmeGuest::next(Queue &q, Cqe &out)
+{
+	std::memcpy(&out, memory.bytes.data() + q.cq + q.head * 16u, 16);
+	if ((out.status & 1) != q.phase)
+		return false;
+	q.head = static_cast<u16>((q.head + 1) % q.size);
+	if (q.head == 0)
+		q.phase ^= 1;
+	q.sq_head = out.sqhd;
+	return true;
+}
+
+void NvmeGuest::ack(Queue &q)
+{
+	write(reg_doorbells + q.id * 8u + 4, q.head);
+}
+
+u16 NvmeGuest::admin_command(Sqe e, u32 *dw0)
+{
+	Cqe c = {};
+
+	e.cid = ++cid_;
+	put(admin, e);
+	ring(admin);
+	for (unsigned i = 0; i < 100; i++) {
+		w->work();
+		w->interrupts();
+		while (next(admin, c)) {
+			ack(admin);
+			if (c.cid == e.cid) {
+				if (dw0)
+					*dw0 = c.dw0;
+				return c.status >> 1;
+			}
+		}
+	}
+	return 0xffff;
+}
+
+bool NvmeGuest::make_queues(unsigned n, u32 entries)
+{
+	Sqe e = {};
+	u32 got = 0;
+
+	e.opcode = adm_set_features;
+	e.cdw10 = feat_queues;
+	e.cdw11 = (n - 1) | (n - 1) << 16;
+	if (admin_command(e, &got) != 0 || (got & 0xffff) + 1 < n)
+		return false;
+	for (u16 i = 1; i <= n; i++) {
+		Queue q = {.id = i, .size = entries};
+
+		q.sq = page((entries * 64 + 4095) / 4096);
+		q.cq = page((entries * 16 + 4095) / 4096);
+		e = {};
+		e.opcode = adm_create_cq;
+		e.prp1 = q.cq;
+		e.cdw10 = i | (entries - 1) << 16;
+		e.cdw11 = 3 | static_cast<u32>(i) << 16;
+		if (admin_command(e) != 0)
+			return false;
+		e.opcode = adm_create_sq;
+		e.prp1 = q.sq;
+		e.cdw11 = 1 | static_cast<u32>(i) << 16;
+		if (admin_command(e) != 0)
+			return false;
+		io.push_back(q);
+	}
+	return true;
+}

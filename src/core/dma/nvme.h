@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The model of an NVMe controller. The guest's registers, queues and admin commands end here;
+ * behind, the model is the controller's only driver, with queues in private memory. So where the
+ * device's rings stand means nothing to the guest, and any device that can do the same work can go on.
+ *
+ *	guest's SQ --copy, check--> Pair's SQ --> device --> Pair's CQ --> guest's CQ
+ *
+ * Each guest's SQ has a Pair of the device's queues to itself. A guest's CQ exists only here. A command is
+ * taken from the guest only when there is room for its completion: nothing has to be kept back.
+ */
+#pragma once
+
+#include "model.h"
+#include "nvme_spec.h"
+#include "pool.h"
+
+namespace redoubt::dma {
+
+class Nvme final : public Model {
+public:
+	static constexpr u32 max_queues = 65; /* the admin queue and 64 more */
+	static constexpr u32 max_depth = 1024, admin_depth = 64;
+	static constexpr u32 own_slots = 2;   /* of the admin queue, for the model's own commands */
+	static constexpr u32 max_aers = 16;
+	static constexpr u32 max_features = 64;
+	static constexpr u32 max_ns = 1024;
+	static constexpr u32 mdts_pages_log2 = 8; /* 1 MiB a command */
+	static constexpr u64 max_bytes = page_size << mdts_pages_log2;
+	static constexpr u64 stop_ms = 10000, command_ms = 10000;
+
+	/* *why when nullptr */
+	static Nvme *create(void *host, const rdt_dma_info &info, const char **why);
+
+	u64 read(u64 off, u32 len) override;
+	void write(u64 off, u32 len, u64 value) override;
+	void interrupt(u32 vector) override;
+	void reset() override;
+	int stop() override;
+	int run() override;
+	u64 state_max() override;
+	s64 save(void *buf, u64 room) override;
+	int load(const void *buf, u64 len) override;
+	void arm(bool on) override;
+	const char *blocker() override;
+	void destroy() override;
+
+private:
+	using Sqe = nvme::Sqe;
+	using Cqe = nvme::Cqe;
+	using Sc = u16;
+	static constexpr Sc sc_wait = 0xffff; /* not now: leave it in the guest's queue */
+
+	enum class Kind : u8 { Free, Guest, Aer, Own };
+	enum class Dir : u8 { None, ToDevice, FromDevice };
+
+	/* Metadata of a command, in private memory. */
+	struct Meta {
+		u8 *va;
+		u64 iova, guest;
+		u32 len, pages;
+	};
+
+	/* A command that the device has. */
+	struct Slot {
+		Kind kind;
+		Dir dir;
+		u8 opcode;
+		u16 cid; /* the guest's */
+		u16 next;
+		Pool::Ref list; /* its PRP list */
+		Pool::Ref data; /* private copies of its data, in order */
+		Meta *meta;
+		u32 nsid, cdw10, cdw11;
+	};
+
+	/* A submission and a completion queue of the device's, of the same depth. */
+	struct Pair {
+		Sqe *sqe = nullptr;
+		Cqe *cqe = nullptr;
+		Slot *slot = nullptr;
+		u64 sq_iova = 0, cq_iova = 0;
+		u32 depth = 0;
+		u16 tail = 0, head = 0;
+		u16 free = 0, used = 0;
+		u16 phase = 1;
+	};
+
+	struct Cq {
+		bool live = false, ien = false, signal = false;
+		u16 phase = 1; /* of the next entry */
+		u16 vector = 0;
+		u32 size = 0;
+		u16 head = 0, tail = 0;
+		u16 owed = 0; /* entries that commands under way will take */
+		u16 users = 0;
+		u64 base = 0;
+
+		[[nodiscard]] u32 filled() const
+		{
+			return (tail + size - head) % size;
+		}
+		[[nodiscard]] bool room() const
+		{
+			return filled() + owed < size - 1;
+		}
+	};
+
+	struct Sq {
+		bool live = false;
+		u16 cqid = 0;
+		u32 size = 0;
+		u16 head = 0, tail = 0;
+		u64 base = 0;
+		Pair pair = {};
+	};
+
+	struct Aer {
+		u16 cid;
+		u16 status;
+		u32 dw0;
+		bool done;
+	};
+
+	struct FeatureSet {
+		u8 fid;
+		u32 nsid, cdw11;
+	};
+
+	/* What is known of a namespace; valid until the device says that something changed. */
+	struct Ns {
+		u32 nsid = 0; /* 0: not known */
+		u8 lba_shift = 0;
+		u8 extended = 0; /* metadata stand behind each block's data */
+		u16 meta = 0;	 /* bytes a block */
+		u8 pi = 0;	 /* protection information is all of the metadata */
+	};
+
+	struct Transfer {
+		Dir dir = Dir::None;
+		u64 bytes = 0;
+		u64 meta = 0; /* at MPTR */
+	};
+
+	Nvme(void *host, const rdt_dma_info &info, u64 cap);
+
+	/* nvme_regs.cc: registers and the device as a whole */
+	[[nodiscard]] u64 reg64(u32 off) const;
+	void set_cc(u32 cc);
+	bool enable();
+	void disable();
+	void shut_down();
+	void drop();
+	bool start_device();
+	void stop_device();
+	bool wait_ready(bool ready);
+	void fail(const char *what, u64 a = 0, u64 b = 0);
+	void refuse(const char *what, u64 a = 0, u64 b = 0);
+	[[nodiscard]] bool mine(u64 iova, u64 len) const; /* touches private memory, or wraps */
+
+	/* nvme_queue.cc: rings */
+	void doorbell(u32 index, u32 value);
+	void take(u16 qid);
+	void take_all();
+	void reap(u16 qid);
+	void complete(u16 qid, const Cqe &c);
+	void post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0 = 0, u32 dw1 = 0);
+	void finish(u16 qid, u16 cid, Sc status, u32 dw0 = 0);
+	void flush();
+	bool make_pair(Pair &p, u32 depth);
+	void free_pair(Pair &p);
+	void release(Pair &p, Slot &s);
+	void place(u16 qid, Slot &s, const Sqe &e);
+	void ring(u16 qid);
+	Slot *slot_for(u16 qid, u32 keep);
+	Sc forward(u16 qid, Sqe &e, const Transfer &t, bool bounce);
+	/* A command of the model's own, and its answer. What it transfers is one page, in own_page_. */
+	Sc exec(Sqe &e, u32 *dw0 = nullptr);
+
+	/* nvme_io.cc: commands of I/O queues */
+	Sc io(u16 qid, Sqe &e);
+	Sc describe_rw(const Sqe &e, Dir dir, Transfer &t);
+	const Ns *ns(u32 nsid);
+	bool identify(u8 cns, u32 nsid);
+
+	/* nvme_data.cc: PRPs */
+	Sc map(Slot &s, Sqe &e, const Transfer &t, bool bounce);
+	Sc guest_prps(u64 prp2, u32 n);
+	Sc set_prps(Slot &s, Sqe &e, u64 first, u32 pages);
+	Sc map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t);
+	Sc map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounce);
+	bool copy_back(const Slot &s);
+	void free_data(Slot &s);
+
+	/* nvme_admin.cc */
+	Sc admin(Sqe &e);
+	Sc admin_create_cq(const Sqe &e);
+	Sc admin_create_sq(const Sqe &e);
+	Sc admin_delete_sq(u16 cid, u16 qid);
+	Sc admin_delete_cq(u16 cid, u16 qid);
+	Sc admin_identify(Sqe &e);
+	Sc admin_features(Sqe &e);
+	Sc admin_aer(u16 cid);
+	bool forward_aer(u16 cid);
+	Sc device_queues(u16 qid); /* create the device's pair */
+	void admin_done(Slot &s, Cqe &c);
+	void hide(u8 *idc) const; /* what the guest must not use */
+	void keep_feature(const Slot &s);
+	void flush_aers();
+
+	/* nvme_state.cc */
+	friend struct NvmeState;
+
+	void *host_;
+	rdt_dma_info info_;
+	u64 dev_cap_, cap_; /* the device's, and what the guest is told */
+	u32 vs_;
+	u32 cc_ = 0, aqa_ = 0;
+	u64 asq_ = 0, acq_ = 0;
+	bool enabled_ = false; /* RDY for the guest */
+	bool device_up_ = false;
+	bool failed_ = false; /* CFS: only a reset helps */
+	bool shut_ = false;   /* shut down by the guest: nothing is written to it */
+	bool running_ = true;
+	bool armed_ = false;
+	bool loaded_ = false;
+	bool have_ident_ = false;
+	u32 inflight_ = 0; /* of the guest's, without AERs */
+	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */
+	Pool pool_;
+
+	Cq cq_[max_queues];
+	Sq sq_[max_queues];
+	Aer aer_[max_aers] = {};
+	u32 aers_ = 0;
+	FeatureSet feature_[max_features] = {};
+	u32 features_ = 0;
+	bool features_lost_ = false; /* more than there is room for: it cannot migrate */
+	Ns ns_[max_ns + 1];
+
+	bool own_done_ = false;
+	Sc own_status_ = 0;
+	u32 own_dw0_ = 0;
+	u8 *own_page_ = nullptr;
+	u64 own_iova_ = 0;
+
+	static constexpr u32 fetch_max = 16;
+	Sqe fetch_[fetch_max];
+	u64 prp_[1u << mdts_pages_log2]; /* of the command being mapped, without its first */
+	u8 ident_[page_size]; /* Identify Controller, as the guest has seen it */
+};
+
+} // namespace redoubt::dma

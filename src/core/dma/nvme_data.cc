@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where an NVMe command's data are. The guest's PRPs are copied and checked, and the device gets either
+ * the checked copy, or private pages in place of the guest's: then data are copied, to the device before
+ * it has the command, back before the guest has the completion.
+ */
+#include "nvme.h"
+
+namespace redoubt::dma {
+
+using namespace nvme;
+
+/* The @n pages behind the first into prp_[]. */
+Nvme::Sc Nvme::guest_prps(u64 prp2, u32 n)
+{
+	if (n == 1) {
+		prp_[0] = prp2;
+	} else {
+		u32 have = 0;
+		u64 at = prp2;
+
+		/* Each turn of a list takes one page of it; the last entry of a full page is the next list. */
+		while (have < n) {
+			if (at % 8 != 0)
+				return sc_invalid_prp_offset | sc_dnr;
+			const u32 room = static_cast<u32>((page_size - at % page_size) / 8);
+			const u32 want = n - have, get = min_of(room, want);
+
+			if (mine(at, get * 8ull))
+				return sc_invalid_field | sc_dnr;
+			if (rdt_dma_read(host_, at, prp_ + have, get * 8) != 0)
+				return sc_transfer_error | sc_dnr;
+			if (want <= room) {
+				have += get;
+			} else {
+				have += get - 1;
+				at = prp_[have];
+				/* A list of one entry that only leads on would be a loop without an end. */
+				if (at % page_size != 0)
+					return sc_invalid_prp_offset | sc_dnr;
+			}
+		}
+	}
+	for (u32 i = 0; i < n; i++) {
+		if (prp_[i] % page_size != 0)
+			return sc_invalid_prp_offset | sc_dnr;
+		if (mine(prp_[i], page_size))
+			return sc_invalid_field | sc_dnr;
+	}
+	return sc_ok;
+}
+
+Nvme::Sc Nvme::map(Slot &s, Sqe &e, const Transfer &t, bool bounce)
+{
+	const u64 first = e.prp1, prp2 = e.prp2, mptr = e.mptr;
+
+	/* What the command does not transfer it has no address for. */
+	e.prp1 = e.prp2 = e.mptr = 0;
+	if (t.dir == Dir::None)
+		return sc_ok;
+	if (t.bytes > max_bytes || t.meta > max_bytes || first % 4 != 0 || mptr % 4 != 0)
+		return sc_invalid_field | sc_dnr;
+
+	const u64 off = first % page_size;
+	const u32 pages = static_cast<u32>((off + t.bytes + page_size - 1) >> page_shift);
+	Sc sc = sc_ok;
+
+	if (mine(first, min_of(t.bytes, page_size - off)) || (t.meta != 0 && mine(mptr, t.meta)))
+		sc = sc_invalid_field | sc_dnr;
+	else if (pages > 1)
+		sc = guest_prps(prp2, pages - 1);
+	if (sc == sc_ok)
+		sc = bounce ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
+	if (sc == sc_ok && t.meta != 0)
+		sc = map_meta(s, e, mptr, t, bounce);
+	return sc;
+}
+
+/* prp_[] is the pages behind the first, checked. The device gets them as it would from the guest. */
+Nvme::Sc Nvme::set_prps(Slot &s, Sqe &e, u64 first, u32 pages)
+{
+	e.prp1 = first;
+	if (pages == 2) {
+		e.prp2 = prp_[0];
+	} else if (pages > 2) {
+		s.list = pool_.take();
+		if (s.list == Pool::none)
+			return sc_wait;
+		/* At most 256: one page holds them all. */
+		__builtin_memcpy(pool_[s.list].va, prp_, (pages - 1) * sizeof(prp_[0]));
+		e.prp2 = pool_[s.list].iova;
+	}
+	return sc_ok;
+}
+
+/* A private page for each of the guest's, with the data at the same offset. */
+Nvme::Sc Nvme::map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t)
+{
+	Pool::Ref last = Pool::none;
+	u64 rest = t.bytes;
+
+	for (u32 i = 0; i < pages; i++) {
+		const Pool::Ref r = pool_.take();
+
+		if (r == Pool::none)
+			return sc_wait;
+		if (last == Pool::none)
+			s.data = r;
+		else
+			pool_[last].next = r;
+		last = r;
+
+		Pool::Page &p = pool_[r];
+		const u64 guest = i == 0 ? first : prp_[i - 1];
+
+		p.guest = guest;
+		p.off = static_cast<u16>(guest % page_size);
+		p.len = static_cast<u16>(min_of(rest, page_size - p.off));
+		rest -= p.len;
+		if (t.dir == Dir::ToDevice) {
+			if (rdt_dma_read(host_, guest, p.va + p.off, p.len) != 0)
+				return sc_transfer_error | sc_dnr;
+			stats.bounced++;
+		}
+		if (i == 0)
+			first = p.iova + p.off;
+		else
+			prp_[i - 1] = p.iova;
+	}
+	return set_prps(s, e, first, pages);
+}
+
+/* Metadata of their own: one range for the device, of any length. */
+Nvme::Sc Nvme::map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounce)
+{
+	e.mptr = mptr;
+	if (!bounce)
+		return sc_ok;
+
+	auto *m = static_cast<Meta *>(rdt_dma_alloc(sizeof(Meta)));
+
+	if (!m)
+		return sc_internal;
+	s.meta = m;
+	m->guest = mptr;
+	m->len = static_cast<u32>(t.meta);
+	m->pages = static_cast<u32>((t.meta + page_size - 1) >> page_shift);
+	m->va = static_cast<u8 *>(rdt_dma_pages_alloc(host_, m->pages, &m->iova));
+	if (!m->va)
+		return sc_internal;
+	if (t.dir == Dir::ToDevice && rdt_dma_read(host_, mptr, m->va, m->len) != 0)
+		return sc_transfer_error | sc_dnr;
+	e.mptr = m->iova;
+	return sc_ok;
+}
+
+/* What the device has written, if it wrote to private pages. false: the guest's are no memory. */
+bool Nvme::copy_back(const Slot &s)
+{
+	for (Pool::Ref r = s.data; r != Pool::none; r = pool_[r].next) {
+		const Pool::Page &p = pool_[r];
+
+		if (rdt_dma_write(host_, p.guest, p.va + p.off, p.len) != 0)
+			return false;
+		stats.bounced++;
+	}
+	return !s.meta || rdt_dma_write(host_, s.meta->guest, s.meta->va, s.meta->len) == 0;
+}
+
+/* All that a command has of private memory. */
+void Nvme::free_data(Slot &s)
+{
+	pool_.give(s.list);
+	pool_.give(s.data);
+	s.list = s.data = Pool::none;
+	if (s.meta) {
+		if (s.meta->va)
+			rdt_dma_pages_free(host_, s.meta->va, s.meta->iova, s.meta->pages);
+		rdt_dma_free(s.meta);
+		s.meta = nullptr;
+	}
+}
+
+} // namespace redoubt::dma

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What the model needs of the NVM Express Base Specification 1.4; figure numbers are that one's. */
+#pragma once
+
+#include <redoubt/types.h>
+
+namespace redoubt::dma::nvme {
+
+/* Registers, figure 68 */
+enum Reg : u32 {
+	reg_cap = 0x00,
+	reg_vs = 0x08,
+	reg_intms = 0x0c,
+	reg_intmc = 0x10,
+	reg_cc = 0x14,
+	reg_csts = 0x1c,
+	reg_nssr = 0x20,
+	reg_aqa = 0x24,
+	reg_asq = 0x28,
+	reg_acq = 0x30,
+	reg_doorbells = 0x1000,
+};
+
+/* CAP, figure 69 */
+constexpr u32 cap_mqes(u64 cap)
+{
+	return cap & 0xffff;
+}
+constexpr u32 cap_to(u64 cap) /* in units of 500 ms */
+{
+	return (cap >> 24) & 0xff;
+}
+constexpr u32 cap_dstrd(u64 cap)
+{
+	return (cap >> 32) & 15;
+}
+constexpr u32 cap_mpsmin(u64 cap)
+{
+	return (cap >> 48) & 15;
+}
+inline constexpr u64 cap_cqr = 1ull << 16;
+inline constexpr u64 cap_css_nvm = 1ull << 37;
+
+/* CC and CSTS, figures 78 and 79 */
+inline constexpr u32 cc_en = 1;
+inline constexpr u32 cc_css = 7 << 4, cc_mps = 15 << 7, cc_ams = 7 << 11, cc_shn = 3 << 14;
+inline constexpr u32 cc_entry_sizes = 6 << 16 | 4 << 20; /* 64 and 16 bytes */
+inline constexpr u32 cc_entry_mask = 15 << 16 | 15 << 20;
+inline constexpr u32 csts_rdy = 1, csts_cfs = 2, csts_shst = 3 << 2, csts_shst_done = 2 << 2;
+
+struct Sqe { /* figure 104 */
+	u8 opcode;
+	u8 flags; /* 1:0 fused, 7:6 PSDT */
+	u16 cid;
+	u32 nsid;
+	u32 cdw2, cdw3;
+	u64 mptr;
+	u64 prp1, prp2;
+	u32 cdw10, cdw11, cdw12, cdw13, cdw14, cdw15;
+};
+static_assert(sizeof(Sqe) == 64);
+
+struct Cqe { /* figure 121 */
+	u32 dw0, dw1;
+	u16 sqhd, sqid;
+	u16 cid;
+	u16 status; /* bit 0: phase; above it the status field */
+};
+static_assert(sizeof(Cqe) == 16);
+
+enum AdminOp : u8 { /* figure 138 */
+	adm_delete_sq = 0x00,
+	adm_create_sq = 0x01,
+	adm_get_log = 0x02,
+	adm_delete_cq = 0x04,
+	adm_create_cq = 0x05,
+	adm_identify = 0x06,
+	adm_abort = 0x08,
+	adm_set_features = 0x09,
+	adm_get_features = 0x0a,
+	adm_async_event = 0x0c,
+};
+
+enum NvmOp : u8 { /* figure 346 */
+	nvm_flush = 0x00,
+	nvm_write = 0x01,
+	nvm_read = 0x02,
+	nvm_write_uncorrectable = 0x04,
+	nvm_compare = 0x05,
+	nvm_write_zeroes = 0x08,
+	nvm_dsm = 0x09,
+	nvm_verify = 0x0c,
+	nvm_copy = 0x19,
+};
+
+/* Status field without its phase bit: code type in bits 10:8, code in 7:0; bit 14: do not retry. Figures 126 to 128 */
+enum Sc : u16 {
+	sc_ok = 0x000,
+	sc_invalid_opcode = 0x001,
+	sc_invalid_field = 0x002,
+	sc_transfer_error = 0x004,
+	sc_internal = 0x006,
+	sc_invalid_ns = 0x00b,
+	sc_invalid_prp_offset = 0x013,
+	sc_cq_invalid = 0x100,
+	sc_invalid_qid = 0x101,
+	sc_invalid_qsize = 0x102,
+	sc_too_many_aers = 0x105,
+	sc_invalid_vector = 0x108,
+	sc_invalid_log = 0x109,
+	sc_invalid_delete = 0x10c,
+	sc_not_saveable = 0x10d,
+	sc_dnr = 0x4000,
+};
+
+enum Feature : u8 { /* figure 271 */
+	feat_arbitration = 0x01,
+	feat_power = 0x02,
+	feat_temperature = 0x04,
+	feat_error_recovery = 0x05,
+	feat_write_cache = 0x06,
+	feat_queues = 0x07,
+	feat_coalescing = 0x08,
+	feat_vector_config = 0x09,
+	feat_atomicity = 0x0a,
+	feat_async_events = 0x0b,
+	feat_thermal = 0x10,
+	feat_nops = 0x11,
+};
+
+enum Cns : u8 { /* figure 244 */
+	cns_ns = 0x00,
+	cns_ctrl = 0x01,
+	cns_active_ns = 0x02,
+	cns_ns_desc = 0x03,
+};
+
+/* Identify Controller, figure 247: offsets of what the model reads or changes */
+enum IdCtrl : u32 {
+	idc_vid = 0,
+	idc_serial = 4,
+	idc_model = 24,
+	idc_firmware = 64,
+	idc_cmic = 76,
+	idc_mdts = 77,
+	idc_oaes = 92,
+	idc_ctratt = 96,
+	idc_crdt = 128,
+	idc_oacs = 256,
+	idc_aerl = 259,
+	idc_lpa = 261,
+	idc_apsta = 265,
+	idc_hmpre = 272,
+	idc_hmmin = 276,
+	idc_edstt = 316,
+	idc_dsto = 318,
+	idc_kas = 320,
+	idc_sanicap = 328,
+	idc_anacap = 343,
+	idc_sqes = 512,
+	idc_cqes = 513,
+	idc_nn = 516,
+	idc_oncs = 520,
+	idc_fuses = 522,
+	idc_vwc = 525,
+	idc_sgls = 536,
+	idc_subnqn = 768,
+};
+
+/* Identify Namespace, figure 245 */
+enum IdNs : u32 {
+	idn_nsze = 0,
+	idn_ncap = 8,
+	idn_flbas = 26,
+	idn_dps = 29,
+	idn_nguid = 104,
+	idn_eui64 = 120,
+	idn_lbaf = 128,
+};
+
+} // namespace redoubt::dma::nvme
