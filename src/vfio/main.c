@@ -6,52 +6,324 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include "device.h"
+
 #include <linux/module.h>
-#include <linux/pci.h>
-#include <linux/version.h>
-#include <linux/vfio_pci_core.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 #include <linux/iommufd.h>
 #endif
 
-/**
- * struct rdt_device - a device that is bound to this driver.
- * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
- */
-struct rdt_device {
-	struct vfio_pci_core_device core;
-};
+void rdt_lock(struct rdt_device *d)
+{
+	mutex_lock(&d->lock);
+	if (d->model && xchg(&d->was_reset, false)) {
+		d->table_lost = true;
+		rdt_model_reset(d->model);
+		rdt_mig_reset(d);
+	}
+}
+
+void rdt_unlock(struct rdt_device *d)
+{
+	mutex_unlock(&d->lock);
+}
+
+int rdt_force(struct rdt_device *d)
+{
+	struct pci_dev *pdev = d->core.pdev;
+	u16 cmd;
+
+	lockdep_assert_held(&d->lock);
+	down_write(&d->core.memory_lock);
+	if (pdev->current_state >= PCI_D3hot) {
+		up_write(&d->core.memory_lock);
+		return -EIO;
+	}
+	pci_read_config_word(pdev, PCI_COMMAND, &cmd);
+	pci_write_config_word(pdev, PCI_COMMAND, cmd | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	d->forced = true;
+	up_write(&d->core.memory_lock);
+	return 0;
+}
+
+/* The device behind a model. On failure nothing of it is left. */
+static int model_open(struct rdt_device *d)
+{
+	struct pci_dev *pdev = d->core.pdev;
+	struct rdt_dma_info info = {
+		.class_code = pdev->class,
+		.vendor = pdev->vendor,
+		.device = pdev->device,
+		.bar_bytes = pci_resource_len(pdev, 0),
+		.window_bytes = RDT_WINDOW_BYTES,
+	};
+	const char *why = NULL;
+	int err;
+
+	d->bar_bytes = info.bar_bytes;
+	d->bar = pci_iomap(pdev, 0, 0);
+	if (!d->bar)
+		return -ENOMEM;
+	err = rdt_window_open(d);
+	if (err)
+		goto bar;
+	err = rdt_irq_open(d);
+	if (err)
+		goto window;
+	info.window = d->window;
+	info.vectors = d->vectors;
+	info.irqs = d->irqs;
+	mutex_lock(&d->lock);
+	d->was_reset = d->table_lost = d->master = false;
+	err = rdt_force(d);
+	if (!err) {
+		d->model = rdt_model_create(d, &info, &why);
+		if (!d->model)
+			err = -EOPNOTSUPP;
+	}
+	d->forced = false;
+	mutex_unlock(&d->lock);
+	if (err)
+		goto irq;
+	rdt_mig_open(d);
+	return 0;
+irq:
+	rdt_irq_close(d);
+window:
+	rdt_window_close(d);
+bar:
+	pci_iounmap(pdev, d->bar);
+	d->bar = NULL;
+	rdt_dev_info(d, "cannot be made migratable: %s (%d)\n", why ?: "interrupts or bus addresses", err);
+	return err;
+}
+
+static void model_close(struct rdt_device *d)
+{
+	if (!d->model)
+		return;
+	rdt_lock(d);
+	rdt_mig_close(d);
+	/* The guest may have switched its memory off with the device at work. */
+	rdt_force(d);
+	rdt_model_destroy(d->model);
+	d->model = NULL;
+	d->forced = false;
+	rdt_unlock(d);
+	rdt_irq_close(d);
+	rdt_window_close(d);
+	pci_iounmap(d->core.pdev, d->bar);
+	d->bar = NULL;
+}
 
 static int open_device(struct vfio_device *vdev)
 {
-	struct rdt_device *d = container_of(vdev, struct rdt_device, core.vdev);
+	struct rdt_device *d = to_rdt(vdev);
 	int err = vfio_pci_core_enable(&d->core);
 
 	if (err)
 		return err;
+	if (READ_ONCE(d->migratable)) {
+		err = model_open(d);
+		if (err) {
+			vfio_pci_core_disable(&d->core);
+			return err;
+		}
+	}
 	vfio_pci_core_finish_enable(&d->core);
+	if (d->model) {
+		/* Now: finish_enable() sets it. The guest's accesses come to rdt_bar_read() and _write(). */
+		d->core.bar_mmap_supported[0] = false;
+		d->core.vconfig[PCI_INTERRUPT_PIN] = 0;
+	}
 	return 0;
+}
+
+static void close_device(struct vfio_device *vdev)
+{
+	model_close(to_rdt(vdev));
+	vfio_pci_core_close_device(vdev);
+}
+
+static long reset(struct rdt_device *d, unsigned int cmd, unsigned long arg)
+{
+	long err;
+
+	/* Nobody rings the device while it is reset. reset_done() leaves word for who takes the lock next. */
+	rdt_lock(d);
+	err = vfio_pci_core_ioctl(&d->core.vdev, cmd, arg);
+	rdt_unlock(d);
+	return err;
+}
+
+static long ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
+{
+	struct rdt_device *d = to_rdt(vdev);
+	long err = -ENOTTY;
+
+	if (d->model) {
+		switch (cmd) {
+		case VFIO_DEVICE_GET_IRQ_INFO:
+			err = rdt_irq_info(d, (void __user *)arg);
+			break;
+		case VFIO_DEVICE_SET_IRQS:
+			err = rdt_irq_set(d, (void __user *)arg);
+			break;
+		case VFIO_DEVICE_RESET:
+			return reset(d, cmd, arg);
+		case VFIO_DEVICE_IOEVENTFD:
+			return -EINVAL;		/* it would go round the model */
+		}
+	}
+	return err == -ENOTTY ? vfio_pci_core_ioctl(vdev, cmd, arg) : err;
+}
+
+static int feature(struct vfio_device *vdev, u32 flags, void __user *arg, size_t argsz)
+{
+	int ret = rdt_mig_feature(to_rdt(vdev), flags, arg, argsz);
+
+	return ret == -ENOTTY ? vfio_pci_core_ioctl_feature(vdev, flags, arg, argsz) : ret;
+}
+
+static bool for_model(struct rdt_device *d, loff_t pos)
+{
+	return d->model && VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_BAR0_REGION_INDEX;
+}
+
+static ssize_t read(struct vfio_device *vdev, char __user *buf, size_t count, loff_t *ppos)
+{
+	struct rdt_device *d = to_rdt(vdev);
+
+	return for_model(d, *ppos) ? rdt_bar_read(d, buf, count, ppos) : vfio_pci_core_read(vdev, buf, count, ppos);
+}
+
+static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos)
+{
+	struct rdt_device *d = to_rdt(vdev);
+
+	const u64 off = *ppos & VFIO_PCI_OFFSET_MASK;
+	const bool command = VFIO_PCI_OFFSET_TO_INDEX(*ppos) == VFIO_PCI_CONFIG_REGION_INDEX && off <= PCI_COMMAND + 1 &&
+			     off + count > PCI_COMMAND;
+	ssize_t n;
+
+	if (for_model(d, *ppos))
+		return rdt_bar_write(d, buf, count, ppos);
+	n = vfio_pci_core_write(vdev, buf, count, ppos);
+	if (n > 0 && command) {
+		u16 cmd = 0;
+
+		pci_read_config_word(d->core.pdev, PCI_COMMAND, &cmd);
+		WRITE_ONCE(d->master, cmd & PCI_COMMAND_MASTER);
+	}
+	return n;
+}
+
+/* Nothing is pinned longer than a moment; but VFIO lets only those pin that have this. */
+static void dma_unmap(struct vfio_device *vdev, u64 iova, u64 length)
+{
+}
+
+static int init(struct vfio_device *vdev)
+{
+	struct rdt_device *d = to_rdt(vdev);
+
+	mutex_init(&d->lock);
+	xa_init(&d->dirty);
+	INIT_LIST_HEAD(&d->window_entry);
+	return vfio_pci_core_init_dev(vdev);
+}
+
+static void release(struct vfio_device *vdev)
+{
+	struct rdt_device *d = to_rdt(vdev);
+
+	xa_destroy(&d->dirty);
+	mutex_destroy(&d->lock);
+	vfio_pci_core_release_dev(vdev);
 }
 
 static const struct vfio_device_ops ops = {
 	.name		= "redoubt-vfio-pci",
-	.init		= vfio_pci_core_init_dev,
-	.release	= vfio_pci_core_release_dev,
+	.init		= init,
+	.release	= release,
 	.open_device	= open_device,
-	.close_device	= vfio_pci_core_close_device,
-	.ioctl		= vfio_pci_core_ioctl,
-	.device_feature	= vfio_pci_core_ioctl_feature,
-	.read		= vfio_pci_core_read,
-	.write		= vfio_pci_core_write,
+	.close_device	= close_device,
+	.ioctl		= ioctl,
+	.device_feature	= feature,
+	.read		= read,
+	.write		= write,
 	.mmap		= vfio_pci_core_mmap,
 	.request	= vfio_pci_core_request,
 	.match		= vfio_pci_core_match,
+	.dma_unmap	= dma_unmap,
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 	.bind_iommufd	= vfio_iommufd_physical_bind,
 	.unbind_iommufd	= vfio_iommufd_physical_unbind,
 	.attach_ioas	= vfio_iommufd_physical_attach_ioas,
 	.detach_ioas	= vfio_iommufd_physical_detach_ioas,
 #endif
+};
+
+static struct rdt_device *of(struct device *dev)
+{
+	return container_of((struct vfio_pci_core_device *)dev_get_drvdata(dev), struct rdt_device, core);
+}
+
+static ssize_t migratable_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%d\n", READ_ONCE(of(dev)->migratable));
+}
+
+static ssize_t migratable_store(struct device *dev, struct device_attribute *attr, const char *buf, size_t count)
+{
+	bool on;
+	int err = kstrtobool(buf, &on);
+
+	if (err)
+		return err;
+	WRITE_ONCE(of(dev)->migratable, on);
+	return count;
+}
+static DEVICE_ATTR_RW(migratable);
+
+static ssize_t status_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct rdt_device *d = of(dev);
+	struct rdt_model_stats s = {};
+	const char *blocker = NULL;
+	bool model;
+	u32 state;
+
+	rdt_lock(d);
+	model = d->model;
+	state = d->state;
+	if (model) {
+		rdt_model_get_stats(d->model, &s);
+		blocker = rdt_model_blocker(d->model);
+	}
+	rdt_unlock(d);
+	if (!model)
+		return sysfs_emit(buf, "model none\n");
+	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\nblocker %s\n",
+			  state, (u64)s.commands, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, blocker ?: "none");
+}
+static DEVICE_ATTR_RO(status);
+
+static struct attribute *attrs[] = { &dev_attr_migratable.attr, &dev_attr_status.attr, NULL };
+static const struct attribute_group group = { .name = "redoubt", .attrs = attrs };
+static const struct attribute_group *groups[] = { &group, NULL };
+
+/* core.memory_lock may be held: see struct rdt_device. */
+static void reset_done(struct pci_dev *pdev)
+{
+	WRITE_ONCE(of(&pdev->dev)->was_reset, true);
+}
+
+static const struct pci_error_handlers err_handlers = {
+	.error_detected	= vfio_pci_core_aer_err_detected,
+	.reset_done	= reset_done,
 };
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
@@ -89,8 +361,9 @@ static struct pci_driver rdt_vfio_driver = {
 	.id_table		= ids,
 	.probe			= probe,
 	.remove			= remove,
-	.err_handler		= &vfio_pci_core_err_handlers,
+	.err_handler		= &err_handlers,
 	.driver_managed_dma	= true,
+	.dev_groups		= groups,
 };
 module_pci_driver(rdt_vfio_driver);
 

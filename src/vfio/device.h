@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the parts of redoubt_vfio_pci know of each other. */
+#ifndef RDT_VFIO_DEVICE_H
+#define RDT_VFIO_DEVICE_H
+
+#include <linux/iommu.h>
+#include <linux/mutex.h>
+#include <linux/pci.h>
+#include <linux/version.h>
+#include <linux/vfio_pci_core.h>
+#include <linux/xarray.h>
+
+#include <redoubt/dma.h>
+
+struct rdt_mig_file;
+struct eventfd_ctx;
+
+#define RDT_WINDOW_BYTES	(64ull << 20)
+#define RDT_WINDOW_PAGES	(RDT_WINDOW_BYTES >> PAGE_SHIFT)
+
+/**
+ * struct rdt_irq - one interrupt of the guest's and, where the device has it, of the device's.
+ * @trigger: what the VMM wants signalled; under rdt_device.lock.
+ */
+struct rdt_irq {
+	struct rdt_device *d;
+	struct eventfd_ctx *trigger;
+	char name[24];
+};
+
+/**
+ * struct rdt_device - a device that is bound to this driver.
+ * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
+ * @migratable: the operator's wish; looked at when the device is opened.
+ * @lock: the model, the triggers, the private window, the migration state and its file. Taken by
+ *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
+ *	before core.memory_lock (read) and before VFIO's container lock (vfio_dma_rw());
+ *	so it must not be taken where one of these is held: .reset_done and .dma_unmap.
+ * @model: NULL: this is plain vfio-pci.
+ * @was_reset: the device was reset by another way than our ioctl; the model is told by the
+ *	next who takes @lock.
+ * @table_lost: the interrupt table has to be written again before the device is told anything.
+ * @master: the guest lets its device be bus master.
+ * @forced: memory and bus mastering are on by us, whatever the guest's command register says: its
+ *	configuration space has not come yet.
+ * @loaded: in RESUMING, all of a state has come and the model has taken it.
+ * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
+ *	memory to keep them.
+ */
+struct rdt_device {
+	struct vfio_pci_core_device core;
+	bool migratable;
+
+	struct mutex lock;
+	struct rdt_model *model;
+	void __iomem *bar;
+	u64 bar_bytes;
+	bool was_reset;
+	bool table_lost;
+	bool master;
+	bool forced;
+	bool loaded;
+
+	struct iommu_domain *domain;
+	u64 window;
+	unsigned long *window_used;
+	struct list_head window_entry;
+
+	struct rdt_irq *vector;
+	u32 vectors;
+	u32 irqs;
+
+	enum vfio_device_mig_state state;
+	struct rdt_mig_file *file;
+	bool logging;
+	bool dirty_all;
+	struct xarray dirty;
+};
+
+static inline struct rdt_device *to_rdt(struct vfio_device *vdev)
+{
+	return container_of(vdev, struct rdt_device, core.vdev);
+}
+
+#define rdt_dev_warn(d, fmt, ...)	dev_warn_ratelimited(&(d)->core.pdev->dev, fmt, ##__VA_ARGS__)
+#define rdt_dev_info(d, fmt, ...)	dev_info(&(d)->core.pdev->dev, fmt, ##__VA_ARGS__)
+
+/* main.c */
+void rdt_lock(struct rdt_device *d);	/* and tells the model of resets */
+void rdt_unlock(struct rdt_device *d);
+int rdt_force(struct rdt_device *d);	/* memory and bus mastering on, until the model runs */
+
+/* bar.c: the guest's accesses to BAR 0, @d->model set */
+ssize_t rdt_bar_read(struct rdt_device *d, char __user *buf, size_t count, loff_t *ppos);
+ssize_t rdt_bar_write(struct rdt_device *d, const char __user *buf, size_t count, loff_t *ppos);
+
+/* irq.c */
+int rdt_irq_open(struct rdt_device *d);
+void rdt_irq_close(struct rdt_device *d);
+long rdt_irq_info(struct rdt_device *d, void __user *arg);
+long rdt_irq_set(struct rdt_device *d, void __user *arg);
+
+/* memory.c */
+int rdt_window_open(struct rdt_device *d);
+void rdt_window_close(struct rdt_device *d);
+
+/* migrate.c */
+void rdt_mig_open(struct rdt_device *d);
+void rdt_mig_close(struct rdt_device *d);
+void rdt_mig_reset(struct rdt_device *d);
+int rdt_mig_feature(struct rdt_device *d, u32 flags, void __user *arg, size_t argsz);
+
+#endif

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Interrupts of a device with a model. The device's are ours; the guest's are eventfds that the model has
+ * signalled when the guest's rings have news. Only MSI-X: INTx and MSI are hidden.
+ */
+#include "device.h"
+
+#include <linux/cpumask.h>
+#include <linux/eventfd.h>
+#include <linux/interrupt.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+static void signal_fd(struct eventfd_ctx *ctx)
+{
+	if (!ctx)
+		return;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	eventfd_signal(ctx);
+#else
+	eventfd_signal(ctx, 1);
+#endif
+}
+
+void rdt_dma_signal(void *host, rdt_u32 vector)
+{
+	struct rdt_device *d = host;
+
+	lockdep_assert_held(&d->lock);
+	if (vector < d->vectors)
+		signal_fd(d->vector[vector].trigger);
+}
+
+static irqreturn_t wake(int irq, void *data)
+{
+	return IRQ_WAKE_THREAD;
+}
+
+static irqreturn_t thread(int irq, void *data)
+{
+	struct rdt_irq *v = data;
+	struct rdt_device *d = v->d;
+
+	rdt_lock(d);
+	if (d->model)
+		rdt_model_interrupt(d->model, v - d->vector);
+	rdt_unlock(d);
+	return IRQ_HANDLED;
+}
+
+/* One for each CPU that could have a queue, and the admin queue's. All at once: 6.12 wants no more of them later. */
+int rdt_irq_open(struct rdt_device *d)
+{
+	struct pci_dev *pdev = d->core.pdev;
+	int table = pci_msix_vec_count(pdev), n, i, err = 0;
+
+	if (table <= 0)
+		return -ENODEV;
+	d->vector = kvcalloc(table, sizeof(*d->vector), GFP_KERNEL_ACCOUNT);
+	if (!d->vector)
+		return -ENOMEM;
+	d->vectors = table;
+	for (i = 0; i < table; i++)
+		d->vector[i].d = d;
+	n = pci_alloc_irq_vectors(pdev, 1, min_t(int, table, num_online_cpus() + 1), PCI_IRQ_MSIX);
+	if (n < 0) {
+		err = n;
+		goto free;
+	}
+	for (i = 0; i < n; i++) {
+		snprintf(d->vector[i].name, sizeof(d->vector[i].name), "rdt-%s-%d", pci_name(pdev), i);
+		err = request_threaded_irq(pci_irq_vector(pdev, i), wake, thread, 0, d->vector[i].name, &d->vector[i]);
+		if (err)
+			goto undo;
+	}
+	d->irqs = n;
+	return 0;
+undo:
+	while (i-- > 0)
+		free_irq(pci_irq_vector(pdev, i), &d->vector[i]);
+	pci_free_irq_vectors(pdev);
+free:
+	kvfree(d->vector);
+	d->vector = NULL;
+	d->vectors = 0;
+	return err;
+}
+
+/* Not under the lock: it waits for the threads. */
+void rdt_irq_close(struct rdt_device *d)
+{
+	u32 i;
+
+	for (i = 0; i < d->irqs; i++)
+		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
+	if (d->irqs)
+		pci_free_irq_vectors(d->core.pdev);
+	for (i = 0; i < d->vectors; i++) {
+		if (d->vector[i].trigger)
+			eventfd_ctx_put(d->vector[i].trigger);
+	}
+	kvfree(d->vector);
+	d->vector = NULL;
+	d->vectors = d->irqs = 0;
+}
+
+/* VFIO_DEVICE_GET_IRQ_INFO for INTx, MSI and MSI-X. -ENOTTY: another, which is vfio-pci's. */
+long rdt_irq_info(struct rdt_device *d, void __user *arg)
+{
+	struct vfio_irq_info info;
+
+	if (copy_from_user(&info, arg, sizeof(info)))
+		return -EFAULT;
+	if (info.argsz < sizeof(info) || info.index > VFIO_PCI_MSIX_IRQ_INDEX)
+		return -ENOTTY;
+	info.flags = VFIO_IRQ_INFO_EVENTFD;
+	info.count = info.index == VFIO_PCI_MSIX_IRQ_INDEX ? d->vectors : 0;
+	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
+}
+
+static int set_trigger(struct rdt_irq *v, int fd)
+{
+	struct eventfd_ctx *ctx = fd < 0 ? NULL : eventfd_ctx_fdget(fd);
+
+	if (IS_ERR(ctx))
+		return PTR_ERR(ctx);
+	rdt_lock(v->d);
+	swap(v->trigger, ctx);
+	rdt_unlock(v->d);
+	if (ctx)
+		eventfd_ctx_put(ctx);
+	return 0;
+}
+
+/* VFIO_DEVICE_SET_IRQS, likewise. */
+long rdt_irq_set(struct rdt_device *d, void __user *arg)
+{
+	struct vfio_irq_set hdr;
+	size_t size = 0;
+	u8 *data = NULL;
+	long err;
+	u32 i;
+
+	if (copy_from_user(&hdr, arg, offsetofend(struct vfio_irq_set, count)))
+		return -EFAULT;
+	if (hdr.index > VFIO_PCI_MSIX_IRQ_INDEX)
+		return -ENOTTY;
+	if (hdr.index != VFIO_PCI_MSIX_IRQ_INDEX)
+		return -EINVAL;
+	err = vfio_set_irqs_validate_and_prepare(&hdr, d->vectors, VFIO_PCI_NUM_IRQS, &size);
+	if (err)
+		return err;
+	if ((hdr.flags & VFIO_IRQ_SET_ACTION_TYPE_MASK) != VFIO_IRQ_SET_ACTION_TRIGGER)
+		return -EINVAL;
+	if (size) {
+		data = memdup_user(arg + offsetofend(struct vfio_irq_set, count), size);
+		if (IS_ERR(data))
+			return PTR_ERR(data);
+	}
+	/* None of them: all are taken away. */
+	if (!hdr.count && !size) {
+		for (i = 0; i < d->vectors; i++)
+			set_trigger(&d->vector[i], -1);
+	}
+	for (i = 0; i < hdr.count && !err; i++) {
+		struct rdt_irq *v = &d->vector[hdr.start + i];
+
+		switch (hdr.flags & VFIO_IRQ_SET_DATA_TYPE_MASK) {
+		case VFIO_IRQ_SET_DATA_EVENTFD:
+			err = set_trigger(v, ((s32 *)data)[i]);
+			break;
+		case VFIO_IRQ_SET_DATA_BOOL:
+			if (!data[i])
+				break;
+			fallthrough;
+		default:
+			rdt_lock(d);
+			signal_fd(v->trigger);
+			rdt_unlock(d);
+			break;
+		}
+	}
+	/* All or none, as with vfio-pci. */
+	while (err && i-- > 0 && size)
+		set_trigger(&d->vector[hdr.start + i], -1);
+	kfree(data);
+	return err;
+}
