@@ -57,7 +57,7 @@ class Npt:
                 "-device", "nvme-subsys,id=subsystem,nqn=lab"]
         for i in range(self.run.args.nvme):
             argv += ["-device", f"nvme,id=nvme{i},subsys=subsystem,serial=lab,max_ioqpairs=16,msix_qsize=17"]
-        return argv + ["-device", "nvme-ns,drive=ns,nsid=1,shared=on"]
+        return argv + ["-device", "nvme-ns,drive=ns,nsid=1,shared=on,uuid=6d0a2b4e-5f1c-4c7a-9d58-3e2f7a1b8c90"]
 
     def start(self):
         path = f"{self.run.dir}/channel"

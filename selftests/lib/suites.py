@@ -154,11 +154,11 @@ def secret_suite(name, hosts, guest="6.1", **more):
                  needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
 
 
-def migration_suite(name, hosts, test, **more):
+def migration_suite(name, hosts, test, args="", **more):
     """Guests with NVMe controllers of their own, under redoubt_vfio_pci."""
-    return Suite(f"migration/{name}", f"{LIB}/{test}", hosts, long=hosts, module="free", boot="nvme",
+    return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long=hosts, module="free", boot="nvme",
                  lab=("--smp", "1", "--mem", "3072", "--nvme", "2"), overlays=("build/6.1/guest-tests/overlay",),
-                 files=((f"selftests/migration/{test}", LIB), ("selftests/migration/bind", LIB),
+                 files=(("selftests/migration/*", LIB),
                         ("selftests/guest/guest-tap", LIB)),
                  needs=(("-C", "selftests/guest"),), **more)
 
@@ -200,6 +200,7 @@ def suites():
         secret_suite("secret", (), seconds=150),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         migration_suite("plain", NPT, "plain-test", seconds=100),
+        migration_suite("move", NPT, "move-test", seconds=200),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
