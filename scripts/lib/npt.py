@@ -3,6 +3,7 @@
 import random
 import socket
 import subprocess
+import uuid
 
 import labimage
 
@@ -48,16 +49,23 @@ class Npt:
         return argv + a.qemu_arg
 
     def nvme(self):
-        """Each controller is alone in its IOMMU group. amd-iommu does not get through a boot in QEMU 10."""
-        disk = f"{self.run.dir}/nvme.img"
-        with open(disk, "wb") as f:
-            f.truncate(NVME_BYTES)
-        argv = ["-device", "intel-iommu,intremap=on,aw-bits=48",
-                "-drive", f"file={disk},if=none,id=ns,format=raw",
-                "-device", "nvme-subsys,id=subsystem,nqn=lab"]
-        for i in range(self.run.args.nvme):
-            argv += ["-device", f"nvme,id=nvme{i},subsys=subsystem,serial=lab,max_ioqpairs=16,msix_qsize=17"]
-        return argv + ["-device", "nvme-ns,drive=ns,nsid=1,shared=on,uuid=6d0a2b4e-5f1c-4c7a-9d58-3e2f7a1b8c90"]
+        """Each controller is alone in its IOMMU group. amd-iommu does not get through a boot in QEMU 10.
+        The last one of three or more is a subsystem of its own."""
+        argv = ["-device", "intel-iommu,intremap=on,aw-bits=48"]
+        n = self.run.args.nvme
+        shared = n if n < 3 else n - 1
+        for name, controllers in (("lab", range(shared)), ("other", range(shared, n))):
+            if not controllers:
+                continue
+            disk = f"{self.run.dir}/{name}.img"
+            with open(disk, "wb") as f:
+                f.truncate(NVME_BYTES)
+            argv += ["-drive", f"file={disk},if=none,id=drive-{name},format=raw",
+                     "-device", f"nvme-subsys,id={name},nqn={name}"]
+            for i in controllers:
+                argv += ["-device", f"nvme,id=nvme{i},subsys={name},serial={name},max_ioqpairs=16,msix_qsize=17"]
+            argv += ["-device", f"nvme-ns,drive=drive-{name},nsid=1,shared=on,uuid={uuid.uuid5(uuid.NAMESPACE_DNS, name)}"]
+        return argv
 
     def start(self):
         path = f"{self.run.dir}/channel"

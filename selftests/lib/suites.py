@@ -154,10 +154,10 @@ def secret_suite(name, hosts, guest="6.1", **more):
                  needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
 
 
-def migration_suite(name, hosts, test, args="", **more):
+def migration_suite(name, hosts, test, args="", long=NPT, **more):
     """Guests with NVMe controllers of their own, under redoubt_vfio_pci."""
-    return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long=hosts, module="free", boot="nvme",
-                 lab=("--smp", "1", "--mem", "3072", "--nvme", "2"), overlays=("build/6.1/guest-tests/overlay",),
+    return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long, module="free", boot="nvme",
+                 lab=("--smp", "1", "--mem", "3072", "--nvme", "3"), overlays=("build/6.1/guest-tests/overlay",),
                  files=(("selftests/migration/*", LIB),
                         ("selftests/guest/guest-tap", LIB)),
                  needs=(("-C", "selftests/guest"),), **more)
@@ -200,7 +200,9 @@ def suites():
         secret_suite("secret", (), seconds=150),
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         migration_suite("plain", NPT, "plain-test", seconds=100),
-        migration_suite("move", NPT, "move-test", seconds=200),
+        migration_suite("move", NPT, "move-test", "1", long=(), seconds=150),
+        migration_suite("move-often", (), "move-test", "20", seconds=900),
+        migration_suite("fail", (), "fail-test", seconds=300),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
