@@ -227,6 +227,7 @@ def here():
         demo("ept", 240),
         HereSuite("lint", ("selftests/lib/as-tap", "the checkers warn of nothing", "make", "-s", "lint"), 120),
         HereSuite("fuzz", ("selftests/lib/as-tap", "the fuzzer finds nothing", "make", "-s", "-C", "selftests/unit",
-                           f"FUZZ_SECONDS={FUZZ_SECONDS}", "fuzz"), FUZZ_SECONDS + 60,
+                           f"FUZZ_SECONDS={FUZZ_SECONDS}", "fuzz"),
+                  FUZZ_SECONDS * len(glob.glob(f"{TOP}/selftests/fuzz/fuzz_*.cc")) + 60,
                   needs=(("-C", "selftests/unit", "fuzzers"),)),
     ]

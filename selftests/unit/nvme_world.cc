@@ -121,6 +121,13 @@ void NvmeWorld::destroy()
 	model = nullptr;
 }
 
+void NvmeWorld::function_reset()
+{
+	reset_queues();
+	cc_ = csts_ = aqa_ = 0;
+	rdt_model_reset(model);
+}
+
 bool NvmeWorld::may_alloc()
 {
 	return fail_alloc_in == 0 || --fail_alloc_in != 0;
@@ -263,6 +270,7 @@ bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
 		faults++;
 		return false;
 	}
+	private_data += in_io_ && iova >= window;
 	const auto in = [&](const Ring &r, u64 bytes) { return iova < r.base + r.size * bytes && r.base < iova + len; };
 
 	for (const auto &[id, r] : sq_)
@@ -422,6 +430,7 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 
 u16 NvmeWorld::execute(u16 qid, const Sqe &e, u32 &dw0)
 {
+	in_io_ = qid != 0;
 	return qid == 0 ? admin(e, dw0) : io(e);
 }
 

@@ -28,8 +28,10 @@ using redoubt::u8;
 struct NvmeDisk {
 	unsigned lba_shift = 9;
 	unsigned meta = 0; /* separate metadata, bytes a block */
-	std::vector<u8> data = std::vector<u8>(4 << 20);
-	std::vector<u8> metadata = std::vector<u8>(4 << 20);
+	explicit NvmeDisk(std::size_t bytes = 4 << 20) : data(bytes), metadata(bytes)
+	{
+	}
+	std::vector<u8> data, metadata;
 	u8 nguid[16] = {0xd1, 0x5c};
 	u64 blocks() const
 	{
@@ -54,6 +56,7 @@ public:
 	/* Makes the model; false, and why. */
 	bool create();
 	void destroy();
+	void function_reset(); /* from outside, as the VMM does it */
 
 	/* The controller finishes up to n of its commands, in an order of its own; then interrupts are taken. */
 	unsigned work(unsigned n = ~0u);
@@ -83,6 +86,7 @@ public:
 	u64 faults = 0;	 /* addresses that are nowhere */
 	u64 trespass = 0; /* data to where its rings are */
 	u64 io_commands = 0;
+	u64 private_data = 0; /* accesses to private memory for an I/O command's data */
 	std::map<u32, u32> features;
 	unsigned pending() const;
 	void notice(u32 dw0); /* an asynchronous event */
@@ -125,6 +129,7 @@ private:
 	void finish(const Command &c, u16 status, u32 dw0);
 	void reset_queues();
 
+	bool in_io_ = false;
 	u32 cc_ = 0, csts_ = 0, aqa_ = 0;
 	u64 asq_ = 0, acq_ = 0;
 	std::map<u16, Ring> sq_, cq_;

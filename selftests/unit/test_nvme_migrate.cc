@@ -57,7 +57,7 @@ struct Pair : testing::Test {
 
 		g.w = &other();
 		ASSERT_EQ(rdt_model_run(g.w->model), 0);
-		rdt_model_reset(old.model);
+		old.function_reset();
 	}
 	void move()
 	{
@@ -456,7 +456,7 @@ TEST_F(Pair, E8_what_came_over_the_wire_is_not_trusted)
 			}
 			taken++;
 			rdt_model_run(b.model);
-			rdt_model_reset(b.model);
+			b.function_reset();
 		}
 	}
 	EXPECT_GT(refused, 300u);

@@ -31,8 +31,8 @@ const Nvme::Ns *Nvme::ns(u32 nsid)
 		return nullptr;
 
 	const u8 *id = own_page_;
-	const u8 format = id[idn_flbas] & 15, pi = id[idn_dps] & 7;
-	const u8 *lbaf = id + idn_lbaf + format * 4u;
+	const u8 *lbaf = lba_format(id);
+	const u8 pi = id[idn_dps] & 7;
 
 	/* All zero for one that is not active. LBADS below 9 is reserved, and above 16 nobody has it. */
 	if (lbaf[2] < 9 || lbaf[2] > 16)
@@ -83,10 +83,10 @@ Nvme::Sc Nvme::io(u16 qid, Sqe &e)
 		sc = describe_rw(e, Dir::FromDevice, t);
 		break;
 	case nvm_dsm:
-		t = {Dir::ToDevice, ((e.cdw10 & 0xff) + 1) * 16, 0};
+		t = {Dir::ToDevice, ((e.cdw10 & 0xff) + 1) * u64{16}, 0};
 		break;
 	case nvm_copy:
-		t = {Dir::ToDevice, ((e.cdw12 & 0xff) + 1) * 32, 0};
+		t = {Dir::ToDevice, ((e.cdw12 & 0xff) + 1) * u64{32}, 0};
 		break;
 	default:
 		return sc_invalid_opcode | sc_dnr;

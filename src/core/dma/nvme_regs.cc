@@ -216,7 +216,7 @@ void Nvme::drop()
 bool Nvme::wait_ready(bool ready)
 {
 	/* What the device says it needs at most, and a second */
-	const u64 until = rdt_dma_ms(host_) + cap_to(dev_cap_) * 500 + 1000;
+	const u64 until = rdt_dma_ms(host_) + cap_to(dev_cap_) * u64{500} + 1000;
 
 	for (;;) {
 		const u32 csts = rdt_dma_reg_read(host_, reg_csts);

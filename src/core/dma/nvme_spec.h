@@ -178,4 +178,10 @@ enum IdNs : u32 {
 	idn_lbaf = 128,
 };
 
+/* The format that a namespace has: 16 bits of metadata, then the logarithm of the block's bytes. */
+inline const u8 *lba_format(const u8 *id)
+{
+	return id + idn_lbaf + (id[idn_flbas] & 15) * usize{4};
+}
+
 } // namespace redoubt::dma::nvme

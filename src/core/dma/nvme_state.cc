@@ -79,7 +79,7 @@ bool same(const void *a, const void *b, u32 n)
 
 u32 le32(const u8 *p)
 {
-	return p[0] | p[1] << 8 | p[2] << 16 | static_cast<u32>(p[3]) << 24;
+	return static_cast<u32>(p[0] | p[1] << 8 | p[2] << 16) | static_cast<u32>(p[3]) << 24;
 }
 
 /* A word for each way in which the other device does less than the guest was told. */
@@ -149,7 +149,7 @@ int NvmeState::describe(u32 nsid)
 		return err_io;
 
 	const u8 *id = m.own_page_;
-	const u8 *lbaf = id + idn_lbaf + (id[idn_flbas] & 15) * 4u;
+	const u8 *lbaf = lba_format(id);
 
 	now.nsid = nsid;
 	__builtin_memcpy(&now.blocks, id + idn_nsze, 8);
