@@ -50,7 +50,8 @@ static enum hrtimer_restart look(struct hrtimer *t)
 	}
 	/*
 	 * Now and then long enough for a whole call: nothing else lets one end. And longer where it is
-	 * the interruptions that take the time, in a slow emulator.
+	 * the interruptions that take the time, in a slow emulator: so that there are about as
+	 * many of them as calls.
 	 */
 	hrtimer_forward_now(t, ns_to_ktime((storm.period / 2 + storm.fired * 7919 * 64 % (2 * storm.period))
 					   << min(storm.streak / 8, 8u)));
@@ -64,7 +65,7 @@ static int work(void *arg)
 	hrtimer_start(&storm.timer, ns_to_ktime(storm.period), HRTIMER_MODE_REL_PINNED_HARD);
 	while (storm.calls < CALLS || storm.rewound < 20) {
 		storm.wrong += static_call(secret_tag)(ARGUMENT, storm.rounds, 0, 0) != storm.expected;
-		storm.streak = 0;
+		storm.streak -= storm.streak > 0;
 		if (++storm.calls >= 20 * CALLS)
 			break;
 		cond_resched();
