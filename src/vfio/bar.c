@@ -12,7 +12,7 @@
  */
 static bool answers(struct rdt_device *d)
 {
-	return d->forced || (d->core.pdev->current_state < PCI_D3hot &&
+	return d->forced || ((__force int)d->core.pdev->current_state < (__force int)PCI_D3hot &&
 			     (le16_to_cpu(*(__le16 *)&d->core.vconfig[PCI_COMMAND]) & PCI_COMMAND_MEMORY));
 }
 

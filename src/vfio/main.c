@@ -37,7 +37,7 @@ int rdt_force(struct rdt_device *d)
 
 	lockdep_assert_held(&d->lock);
 	down_write(&d->core.memory_lock);
-	if (pdev->current_state >= PCI_D3hot) {
+	if ((__force int)pdev->current_state >= (__force int)PCI_D3hot) {
 		up_write(&d->core.memory_lock);
 		return -EIO;
 	}
