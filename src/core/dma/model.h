@@ -36,7 +36,6 @@ protected:
 
 /* errno values, which a freestanding compiler does not bring along */
 enum : int {
-	err_nomem = -12,
 	err_inval = -22,
 	err_xdev = -18,
 	err_proto = -71,

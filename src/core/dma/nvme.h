@@ -20,6 +20,7 @@ namespace redoubt::dma {
 class Nvme final : public Model {
 public:
 	static constexpr u32 max_queues = 65; /* the admin queue and 64 more */
+	static constexpr u32 max_io_0based = max_queues - 2; /* as Number of Queues counts them */
 	static constexpr u32 max_depth = 1024, admin_depth = 64;
 	static constexpr u32 own_slots = 2;   /* of the admin queue, for the model's own commands */
 	static constexpr u32 max_aers = 16;
@@ -142,6 +143,12 @@ private:
 		u64 meta = 0; /* at MPTR */
 	};
 
+	/* Whole pages that bytes take */
+	static constexpr u32 pages_of(u64 bytes)
+	{
+		return static_cast<u32>((bytes + page_size - 1) >> page_shift);
+	}
+
 	Nvme(void *host, const rdt_dma_info &info, u64 cap);
 
 	/* nvme_regs.cc: registers and the device as a whole */
@@ -163,14 +170,15 @@ private:
 	void take(u16 qid);
 	void take_all();
 	void reap(u16 qid);
+	void reap_all();
 	void complete(u16 qid, const Cqe &c);
-	void post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0 = 0, u32 dw1 = 0);
-	void finish(u16 qid, u16 cid, Sc status, u32 dw0 = 0);
+	void post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0 = 0);
 	void flush();
 	bool make_pair(Pair &p, u32 depth);
 	void free_pair(Pair &p);
 	void release(Pair &p, Slot &s);
 	void place(u16 qid, Slot &s, const Sqe &e);
+	[[nodiscard]] u32 doorbell_reg(u16 qid, bool completion) const;
 	void ring(u16 qid);
 	Slot *slot_for(u16 qid, u32 keep);
 	Sc forward(u16 qid, Sqe &e, const Transfer &t, bool bounce);
@@ -194,6 +202,7 @@ private:
 
 	/* nvme_admin.cc */
 	Sc admin(Sqe &e);
+	[[nodiscard]] Sc check_ring(const Sqe &e, u64 bytes) const;
 	Sc admin_create_cq(const Sqe &e);
 	Sc admin_create_sq(const Sqe &e);
 	Sc admin_delete_sq(u16 cid, u16 qid);

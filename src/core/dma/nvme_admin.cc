@@ -34,8 +34,7 @@ constexpr bool known_feature(u8 fid)
 
 void clear(u8 *p, u32 from, u32 bytes)
 {
-	for (u32 i = 0; i < bytes; i++)
-		p[from + i] = 0;
+	__builtin_memset(p + from, 0, bytes);
 }
 
 } // namespace
@@ -136,11 +135,9 @@ Nvme::Sc Nvme::admin_features(Sqe &e)
 		return sc_not_saveable | sc_dnr;
 	if (fid == feat_queues) {
 		/* Asked for again after queues were made it is an error; and no more than there is room for. */
-		constexpr u32 most = max_queues - 2;
-
 		if ((e.cdw11 & 0xffff) == 0xffff || e.cdw11 >> 16 == 0xffff)
 			return sc_invalid_field | sc_dnr;
-		const u32 nsq = min_of(e.cdw11 & 0xffff, most), ncq = min_of(e.cdw11 >> 16, most);
+		const u32 nsq = min_of(e.cdw11 & 0xffff, max_io_0based), ncq = min_of(e.cdw11 >> 16, max_io_0based);
 
 		/* Each of the guest's submission queues needs a completion queue of the device's. */
 		e.cdw11 = nsq | max_of(nsq, ncq) << 16;
@@ -191,9 +188,8 @@ void Nvme::admin_done(Slot &s, Cqe &c)
 			done += p.len;
 		}
 	} else if ((s.opcode == adm_set_features || s.opcode == adm_get_features) && low == feat_queues) {
-		constexpr u32 most = max_queues - 2;
-		const u32 nsq = min_of(min_of(c.dw0 & 0xffff, c.dw0 >> 16), most);
-		const u32 ncq = min_of(c.dw0 >> 16, most);
+		const u32 ncq = min_of(c.dw0 >> 16, max_io_0based);
+		const u32 nsq = min_of(c.dw0 & 0xffff, ncq);
 
 		if (s.opcode == adm_set_features) {
 			nsq_ = nsq + 1;
@@ -203,6 +199,16 @@ void Nvme::admin_done(Slot &s, Cqe &c)
 	}
 	if (s.opcode == adm_set_features)
 		keep_feature(s);
+}
+
+/* Where the guest wants a queue to be. */
+Nvme::Sc Nvme::check_ring(const Sqe &e, u64 bytes) const
+{
+	if (!(e.cdw11 & 1)) /* in pieces */
+		return sc_invalid_field | sc_dnr;
+	if (e.prp1 % page_size != 0)
+		return sc_invalid_prp_offset | sc_dnr;
+	return mine(e.prp1, bytes) ? sc_invalid_field | sc_dnr : sc_ok;
 }
 
 Nvme::Sc Nvme::admin_create_cq(const Sqe &e)
@@ -215,12 +221,8 @@ Nvme::Sc Nvme::admin_create_cq(const Sqe &e)
 		return sc_invalid_qsize | sc_dnr;
 	if (vector >= info_.vectors)
 		return sc_invalid_vector | sc_dnr;
-	if (!(e.cdw11 & 1))
-		return sc_invalid_field | sc_dnr;
-	if (e.prp1 % page_size != 0)
-		return sc_invalid_prp_offset | sc_dnr;
-	if (mine(e.prp1, size * sizeof(Cqe)))
-		return sc_invalid_field | sc_dnr;
+	if (const Sc sc = check_ring(e, size * sizeof(Cqe)); sc != sc_ok)
+		return sc;
 	cq_[qid] = {.live = true,
 		    .ien = !!(e.cdw11 & 2),
 		    .vector = static_cast<u16>(vector),
@@ -280,12 +282,8 @@ Nvme::Sc Nvme::admin_create_sq(const Sqe &e)
 		return sc_cq_invalid | sc_dnr;
 	if (size < 2 || size > cap_mqes(cap_) + 1)
 		return sc_invalid_qsize | sc_dnr;
-	if (!(e.cdw11 & 1))
-		return sc_invalid_field | sc_dnr;
-	if (e.prp1 % page_size != 0)
-		return sc_invalid_prp_offset | sc_dnr;
-	if (mine(e.prp1, size * sizeof(Sqe)))
-		return sc_invalid_field | sc_dnr;
+	if (const Sc sc = check_ring(e, size * sizeof(Sqe)); sc != sc_ok)
+		return sc;
 
 	Sq &q = sq_[qid];
 

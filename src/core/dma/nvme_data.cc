@@ -62,7 +62,7 @@ Nvme::Sc Nvme::map(Slot &s, Sqe &e, const Transfer &t, bool bounce)
 		return sc_invalid_field | sc_dnr;
 
 	const u64 off = first % page_size;
-	const u32 pages = static_cast<u32>((off + t.bytes + page_size - 1) >> page_shift);
+	const u32 pages = pages_of(off + t.bytes);
 	Sc sc = sc_ok;
 
 	if (mine(first, min_of(t.bytes, page_size - off)) || (t.meta != 0 && mine(mptr, t.meta)))
@@ -144,7 +144,7 @@ Nvme::Sc Nvme::map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounc
 	s.meta = m;
 	m->guest = mptr;
 	m->len = static_cast<u32>(t.meta);
-	m->pages = static_cast<u32>((t.meta + page_size - 1) >> page_shift);
+	m->pages = pages_of(t.meta);
 	m->va = static_cast<u8 *>(rdt_dma_pages_alloc(host_, m->pages, &m->iova));
 	if (!m->va)
 		return sc_internal;

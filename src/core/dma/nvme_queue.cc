@@ -6,15 +6,6 @@ namespace redoubt::dma {
 
 using namespace nvme;
 
-namespace {
-
-constexpr u32 pages_of(u64 bytes)
-{
-	return static_cast<u32>((bytes + page_size - 1) >> page_shift);
-}
-
-} // namespace
-
 bool Nvme::make_pair(Pair &p, u32 depth)
 {
 	p = {};
@@ -79,11 +70,16 @@ void Nvme::place(u16 qid, Slot &s, const Sqe &e)
 	p.tail = static_cast<u16>((p.tail + 1) % p.depth);
 }
 
+u32 Nvme::doorbell_reg(u16 qid, bool completion) const
+{
+	return reg_doorbells + (2u * qid + completion) * (4u << cap_dstrd(dev_cap_));
+}
+
 void Nvme::ring(u16 qid)
 {
 	/* The entries are in memory before the device is told. The MMIO write is ordered behind them. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	rdt_dma_reg_write(host_, reg_doorbells + (2u * qid) * (4u << cap_dstrd(dev_cap_)), sq_[qid].pair.tail);
+	rdt_dma_reg_write(host_, doorbell_reg(qid, false), sq_[qid].pair.tail);
 }
 
 void Nvme::doorbell(u32 index, u32 value)
@@ -218,7 +214,13 @@ void Nvme::reap(u16 qid)
 		complete(qid, c);
 	}
 	if (n != 0)
-		rdt_dma_reg_write(host_, reg_doorbells + (2u * qid + 1) * (4u << cap_dstrd(dev_cap_)), p.head);
+		rdt_dma_reg_write(host_, doorbell_reg(qid, true), p.head);
+}
+
+void Nvme::reap_all()
+{
+	for (u32 i = 0; i < max_queues; i++)
+		reap(static_cast<u16>(i));
 }
 
 void Nvme::complete(u16 qid, const Cqe &c)
@@ -259,25 +261,18 @@ void Nvme::complete(u16 qid, const Cqe &c)
 			answer.status = sc_transfer_error | sc_dnr;
 		}
 		inflight_--;
-		finish(qid, s.cid, answer.status, answer.dw0);
+		cq_[sq_[qid].cqid].owed--;
+		post(sq_[qid].cqid, qid, s.cid, answer.status, answer.dw0);
 		break;
 	}
 	release(p, s);
 }
 
-void Nvme::finish(u16 qid, u16 cid, Sc status, u32 dw0)
-{
-	Cq &q = cq_[sq_[qid].cqid];
-
-	q.owed--;
-	post(sq_[qid].cqid, qid, cid, status, dw0);
-}
-
 /* There is room: the command was not taken otherwise. */
-void Nvme::post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0, u32 dw1)
+void Nvme::post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0)
 {
 	Cq &q = cq_[cqid];
-	const Cqe e = {dw0, dw1, sq_[sqid].head, sqid, cid, static_cast<u16>(status << 1 | q.phase)};
+	const Cqe e = {dw0, 0, sq_[sqid].head, sqid, cid, static_cast<u16>(status << 1 | q.phase)};
 	const u64 at = q.base + q.tail * sizeof(Cqe);
 	const u8 *bytes = reinterpret_cast<const u8 *>(&e);
 
@@ -346,8 +341,7 @@ int Nvme::stop()
 
 	running_ = false;
 	while (inflight_ != 0 && !failed_) {
-		for (u32 i = 0; i < max_queues; i++)
-			reap(static_cast<u16>(i));
+		reap_all();
 		if (inflight_ == 0 || failed_)
 			break;
 		if (rdt_dma_ms(host_) > until) {

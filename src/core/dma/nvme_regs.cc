@@ -191,8 +191,7 @@ void Nvme::shut_down()
 	running_ = false;
 	rdt_dma_reg_write(host_, reg_cc, cc_entry_sizes | cc_en | (cc_ & cc_shn));
 	while ((cc_ & cc_shn) && inflight_ != 0 && !failed_ && rdt_dma_ms(host_) < until) {
-		for (u32 i = 0; i < max_queues; i++)
-			reap(static_cast<u16>(i));
+		reap_all();
 		if ((rdt_dma_reg_read(host_, reg_csts) & csts_shst) == csts_shst_done)
 			break;
 		rdt_dma_pause(host_);
@@ -260,8 +259,7 @@ bool Nvme::start_device()
 			fail("the device does not say what it is");
 			return false;
 		}
-		for (u32 i = 0; i < page_size; i++)
-			ident_[i] = own_page_[i];
+		__builtin_memcpy(ident_, own_page_, page_size);
 		hide(ident_);
 		have_ident_ = true;
 	}

@@ -309,8 +309,7 @@ bool NvmeState::parse(const u8 *buf, u64 len)
 /* Could such a guest be? What the guest side's own checks would refuse is refused here. */
 bool NvmeState::sound()
 {
-	u64 cqs = 0; /* bit by queue; the one of 64 is apart */
-	bool cq64 = false;
+	bool has_cq[Nvme::max_queues] = {};
 
 	if (head->enabled > state_shut || head->nsq >= Nvme::max_queues || head->ncq >= Nvme::max_queues)
 		return false;
@@ -325,17 +324,14 @@ bool NvmeState::sound()
 		if (q.id > head->ncq || (i != 0 && q.id <= cq[i - 1].id) || q.size < 2 || q.size > 0x10000 ||
 		    q.head >= q.size || q.tail >= q.size || q.phase > 1 || q.ien > 1 || q.base % page_size != 0)
 			return false;
-		if (q.id == 64)
-			cq64 = true;
-		else
-			cqs |= 1ull << q.id;
+		has_cq[q.id] = true;
 	}
 	for (u32 i = 0; i < head->sqs; i++) {
 		const StateSq &q = sq[i];
 
 		if (q.id > head->nsq || (i != 0 && q.id <= sq[i - 1].id) || q.size < 2 || q.size > 0x10000 ||
 		    q.head >= q.size || q.tail >= q.size || q.base % page_size != 0 || (q.cqid == 0) != (q.id == 0) ||
-		    q.cqid > 64 || !(q.cqid == 64 ? cq64 : cqs >> q.cqid & 1))
+		    q.cqid >= Nvme::max_queues || !has_cq[q.cqid])
 			return false;
 	}
 	for (u32 i = 0; i < head->aers; i++) {
