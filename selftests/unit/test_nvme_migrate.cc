@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* E5, E7, E8: an NVMe controller's state goes to another controller, or is refused there. */
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "nvme_world.h"
@@ -466,4 +468,24 @@ TEST_F(Pair, E8_what_came_over_the_wire_is_not_trusted)
 	ASSERT_EQ(load(), 0);
 	go_on();
 	EXPECT_EQ(command(0, nvm_write, 0, g.page()), 0);
+}
+
+/* A feature that the guest could not have set: here host memory that the device is to use. */
+TEST_F(Pair, E8_a_feature_that_no_guest_has)
+{
+	up();
+	ASSERT_EQ(save(), 0);
+	const struct {
+		u32 fid, nsid, cdw11, reserved;
+	} queues = {feat_queues, 0, 1 | 1 << 16, 0};
+	const auto at = std::search(state.begin(), state.end(), reinterpret_cast<const u8 *>(&queues),
+				    reinterpret_cast<const u8 *>(&queues + 1));
+
+	ASSERT_NE(at, state.end());
+	*at = 0x0d;
+	EXPECT_EQ(load(), -22);
+	EXPECT_TRUE(b.features.empty());
+	*at = feat_queues;
+	EXPECT_EQ(load(), 0);
+	go_on();
 }

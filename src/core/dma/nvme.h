@@ -214,6 +214,7 @@ private:
 	Sc device_queues(u16 qid); /* create the device's pair */
 	void admin_done(Slot &s, Cqe &c);
 	void hide(u8 *idc) const; /* what the guest must not use */
+	static bool known_feature(u32 fid); /* what the guest may set, and another host may say that it has */
 	void keep_feature(const Slot &s);
 	void flush_aers();
 

@@ -11,7 +11,14 @@ using namespace nvme;
 
 namespace {
 
-constexpr bool known_feature(u8 fid)
+void clear(u8 *p, u32 from, u32 bytes)
+{
+	__builtin_memset(p + from, 0, bytes);
+}
+
+} // namespace
+
+bool Nvme::known_feature(u32 fid)
 {
 	switch (fid) {
 	case feat_arbitration:
@@ -31,13 +38,6 @@ constexpr bool known_feature(u8 fid)
 		return false;
 	}
 }
-
-void clear(u8 *p, u32 from, u32 bytes)
-{
-	__builtin_memset(p + from, 0, bytes);
-}
-
-} // namespace
 
 /*
  * Identify Controller as the guest sees it: without what cannot be carried on, and what needs commands

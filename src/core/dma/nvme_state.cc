@@ -338,6 +338,10 @@ bool NvmeState::sound()
 		if (aer[i].done > 1)
 			return false;
 	}
+	for (u32 i = 0; i < head->features; i++) {
+		if (!Nvme::known_feature(feature[i].fid))
+			return false;
+	}
 	return true;
 }
 
@@ -409,7 +413,7 @@ int NvmeState::adopt()
 	for (u32 i = 0; i < head->features; i++) {
 		const StateFeature &f = feature[i];
 
-		if (f.fid > 0xff || !put_back(f)) {
+		if (!put_back(f)) {
 			rdt_dma_log(m.host_, "the destination's device does not take a feature: feature, value", f.fid, f.cdw11);
 			return err_xdev;
 		}
