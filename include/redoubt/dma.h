@@ -118,7 +118,7 @@ void rdt_model_arm(struct rdt_model *m, int on) RDT_NOEXCEPT;
  * struct rdt_model_stats - since the model was made.
  * @commands: taken from the guest. @bounced: pages copied. @refused: commands and doorbells that
  * were answered with an error by the model, not the device.
- * @inflight: of the commands, those that the device has now.
+ * @inflight: of the commands, those that the device has now. @queues: submission queues that the guest has.
  */
 struct rdt_model_stats {
 	rdt_u64 commands;

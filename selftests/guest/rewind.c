@@ -31,7 +31,7 @@ static struct {
 	struct hrtimer timer;
 	unsigned long gate, rounds;
 	u64 period;
-	unsigned int fired, rewound, leaks, streak;
+	unsigned int fired, rewound, leaks;
 	unsigned int calls, wrong;
 	long expected;
 	bool done;
@@ -44,17 +44,11 @@ static enum hrtimer_restart look(struct hrtimer *t)
 	storm.fired++;
 	if (r && r->ip == storm.gate) {
 		storm.rewound++;
-		storm.streak++;
 		storm.leaks += r->ax != TAG_ERASURE || r->cx != TAG_ERASURE || r->dx != TAG_ERASURE ||
 			       r->di != ARGUMENT || r->si != storm.rounds;
 	}
-	/*
-	 * Now and then long enough for a whole call: nothing else lets one end. And longer where it is
-	 * the interruptions that take the time, in a slow emulator: so that there are about as
-	 * many of them as calls.
-	 */
-	hrtimer_forward_now(t, ns_to_ktime((storm.period / 2 + storm.fired * 7919 * 64 % (2 * storm.period))
-					   << min(storm.streak / 8, 8u)));
+	/* Now and then long enough for a whole call: nothing else lets one end. */
+	hrtimer_forward_now(t, ns_to_ktime(storm.period / 2 + storm.fired * 7919 * 64 % (2 * storm.period)));
 	return HRTIMER_RESTART;
 }
 
@@ -65,7 +59,6 @@ static int work(void *arg)
 	hrtimer_start(&storm.timer, ns_to_ktime(storm.period), HRTIMER_MODE_REL_PINNED_HARD);
 	while (storm.calls < CALLS || storm.rewound < 20) {
 		storm.wrong += static_call(secret_tag)(ARGUMENT, storm.rounds, 0, 0) != storm.expected;
-		storm.streak -= storm.streak > 0;
 		if (++storm.calls >= 20 * CALLS)
 			break;
 		cond_resched();
@@ -80,30 +73,35 @@ static int work(void *arg)
 void test_secret_rewind(struct seq_file *m)
 {
 	struct task_struct *task;
-	ktime_t began;
-	u64 took;
+	u64 took = 0;
 
 	memset(&storm, 0, sizeof(storm));
 	storm.gate = symbol("redoubt_tag:rdt_tag_main");
-	storm.rounds = 30000;
 	static_call_update(secret_tag, (void *)symbol("redoubt_tag:rdt_tag_call"));
 	if (!storm.gate)
 		return report(m, false, "no gate");
 
-	/* How long it takes, by the shortest of some. */
-	took = U64_MAX;
-	for (storm.calls = 0; storm.calls < 5; storm.calls++) {
-		long ret;
+	/*
+	 * As many rounds as take 400 us, by the shortest of some calls: well below the period of the guest's own
+	 * tick, also in an emulator of 50 million instructions a second. What takes longer than that is
+	 * made to begin again by each tick, and never ends.
+	 */
+	for (storm.rounds = 128; took < 400000 && storm.rounds < 65536; ) {
+		storm.rounds *= 2;
+		took = U64_MAX;
+		for (storm.calls = 0; storm.calls < 5; storm.calls++) {
+			const ktime_t began = ktime_get();
+			const long ret = static_call(secret_tag)(ARGUMENT, storm.rounds, 0, 0);
 
-		began = ktime_get();
-		ret = static_call(secret_tag)(ARGUMENT, storm.rounds, 0, 0);
-		took = min_t(u64, took, ktime_to_ns(ktime_sub(ktime_get(), began)));
-		if (ret < 0 || (storm.calls && ret != storm.expected))
-			return report(m, false, "call %u: %lx, the one before %lx", storm.calls, ret, storm.expected);
-		storm.expected = ret;
+			took = min_t(u64, took, ktime_to_ns(ktime_sub(ktime_get(), began)));
+			if (ret < 0 || (storm.calls && ret != storm.expected))
+				return report(m, false, "call %u: %lx, the one before %lx", storm.calls, ret,
+					      storm.expected);
+			storm.expected = ret;
+		}
 	}
 	report(m, static_call(secret_tag)(ARGUMENT + 1, storm.rounds, 0, 0) != storm.expected,
-	       "it computes, in %llu us", took / 1000);
+	       "it computes, %lu rounds in %llu us", storm.rounds, took / 1000);
 
 	storm.calls = 0;
 	storm.period = max_t(u64, took, 20000);

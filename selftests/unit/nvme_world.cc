@@ -656,6 +656,22 @@ u16 NvmeGuest::admin_command(Sqe e, u32 *dw0)
 	return 0xffff;
 }
 
+u16 NvmeGuest::io_command(unsigned q, const Sqe &e)
+{
+	Cqe c = {};
+
+	put(io[q], e);
+	ring(io[q]);
+	w->work();
+	w->interrupts();
+	if (!next(io[q], c))
+		return 0xffff;
+	ack(io[q]);
+	if (c.cid != e.cid || c.sqid != io[q].id)
+		return 0xfffe;
+	return c.status >> 1;
+}
+
 bool NvmeGuest::make_queues(unsigned n, u32 entries)
 {
 	Sqe e = {};

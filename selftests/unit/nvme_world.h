@@ -175,6 +175,8 @@ public:
 	void ack(Queue &q);
 	/* One admin command, to its end. The status. */
 	u16 admin_command(Sqe e, u32 *dw0 = nullptr);
+	/* One command of io[q], to its end. The status; or 0xffff: there is none, 0xfffe: of another command. */
+	u16 io_command(unsigned q, const Sqe &e);
 	/* Set Features 7, and queues of so many entries each. */
 	bool make_queues(unsigned n, u32 entries = 64);
 

@@ -31,22 +31,6 @@ struct Fixture : testing::Test {
 	{
 		return memory.bytes.data() + gpa;
 	}
-	/* One command of queue q to its end. */
-	u16 command(unsigned q, Sqe e)
-	{
-		Cqe c = {};
-
-		g.put(g.io[q], e);
-		g.ring(g.io[q]);
-		w.work();
-		w.interrupts();
-		if (!g.next(g.io[q], c))
-			return 0xffff;
-		g.ack(g.io[q]);
-		EXPECT_EQ(c.cid, e.cid);
-		EXPECT_EQ(c.sqid, g.io[q].id);
-		return c.status >> 1;
-	}
 	/* A read or write of whole blocks at any 4-byte boundary of fresh guest memory. */
 	Sqe rw(u8 opcode, u64 lba, u32 blocks, u64 gpa)
 	{
@@ -116,7 +100,7 @@ TEST_F(Fixture, E7_what_cannot_be_carried_on_is_hidden)
 	}
 	for (const u32 op : {0x0d, 0x0e, 0x11, 0x15, 0x79, 0x7d, 0x80}) {
 		e.opcode = static_cast<u8>(op);
-		EXPECT_EQ(command(0, e), sc_invalid_opcode | sc_dnr) << op;
+		EXPECT_EQ(g.io_command(0, e), sc_invalid_opcode | sc_dnr) << op;
 	}
 }
 
@@ -152,13 +136,13 @@ TEST_P(Armed, E2_data_of_every_length_and_place)
 			memory.dirty.clear();
 			const u64 before = bounced();
 
-			ASSERT_EQ(command(0, rw(nvm_write, 100, blocks, from)), 0) << blocks << " " << off;
+			ASSERT_EQ(g.io_command(0, rw(nvm_write, 100, blocks, from)), 0) << blocks << " " << off;
 			ASSERT_EQ(std::memcmp(disk.data.data() + 51200, at(from), len), 0);
-			ASSERT_EQ(command(1, rw(nvm_read, 100, blocks, to)), 0) << blocks << " " << off;
+			ASSERT_EQ(g.io_command(1, rw(nvm_read, 100, blocks, to)), 0) << blocks << " " << off;
 			ASSERT_EQ(std::memcmp(at(to), at(from), len), 0) << blocks << " " << off;
 			EXPECT_EQ(*at(to - 1), 0x77);
 			EXPECT_EQ(*at(to + len), 0x77);
-			EXPECT_EQ(command(0, rw(nvm_compare, 100, blocks, to)), 0);
+			EXPECT_EQ(g.io_command(0, rw(nvm_compare, 100, blocks, to)), 0);
 			for (u64 p = to / 4096; GetParam() && p <= (to + len - 1) / 4096; p++)
 				EXPECT_TRUE(memory.dirty.count(p)) << "E3: the migration knows it";
 			EXPECT_FALSE(memory.dirty.count(from / 4096));
@@ -179,10 +163,10 @@ TEST_P(Armed, E2_metadata)
 		for (u32 i = 0; i < blocks * 8; i++)
 			*at(meta + i) = static_cast<u8>(i * 7);
 		e.mptr = meta;
-		ASSERT_EQ(command(0, e), 0);
+		ASSERT_EQ(g.io_command(0, e), 0);
 		e = rw(nvm_read, 10, blocks, to);
 		e.mptr = back;
-		ASSERT_EQ(command(0, e), 0);
+		ASSERT_EQ(g.io_command(0, e), 0);
 		EXPECT_EQ(std::memcmp(at(meta), at(back), blocks * 8), 0);
 	}
 }
@@ -234,11 +218,37 @@ TEST_F(Fixture, E5_each_command_once_however_deep)
 		EXPECT_EQ(n, 1u);
 }
 
+TEST_F(Fixture, E9_the_counts_that_the_operator_is_told)
+{
+	const auto stats = [this] {
+		rdt_model_stats s = {};
+
+		rdt_model_get_stats(w.model, &s);
+		return s;
+	};
+
+	up(3);
+	const auto before = stats();
+
+	EXPECT_EQ(before.queues, 4u) << "the admin queue is one";
+	EXPECT_EQ(before.inflight, 0u);
+	for (unsigned i = 0; i < 5; i++)
+		g.put(g.io[1], rw(nvm_write, i, 1, g.page()));
+	g.ring(g.io[1]);
+	EXPECT_EQ(stats().inflight, 5u);
+	EXPECT_EQ(stats().commands, before.commands + 5);
+	w.work(3);
+	w.interrupts();
+	EXPECT_EQ(stats().inflight, 2u);
+	EXPECT_EQ(stats().bounced, before.bounced);
+	EXPECT_EQ(stats().refused, before.refused);
+}
+
 TEST_F(Fixture, E4_a_signal_for_the_queues_that_have_news)
 {
 	up(3);
 	w.signals.clear();
-	command(1, rw(nvm_write_zeroes, 0, 1, 0));
+	g.io_command(1, rw(nvm_write_zeroes, 0, 1, 0));
 	EXPECT_EQ(w.signals, std::vector<u32>{2});
 }
 
@@ -286,7 +296,7 @@ TEST_F(Fixture, queues_are_deleted_with_commands_in_them)
 	e.opcode = adm_delete_cq;
 	EXPECT_EQ(g.admin_command(e), 0);
 	EXPECT_EQ(g.admin_command(e), sc_invalid_qid | sc_dnr);
-	EXPECT_EQ(command(1, rw(nvm_write_zeroes, 0, 1, 0)), 0) << "the other goes on";
+	EXPECT_EQ(g.io_command(1, rw(nvm_write_zeroes, 0, 1, 0)), 0) << "the other goes on";
 }
 
 TEST_F(Fixture, the_guest_resets_its_controller_in_the_middle)
@@ -302,7 +312,7 @@ TEST_F(Fixture, the_guest_resets_its_controller_in_the_middle)
 		EXPECT_EQ(w.private_bytes(), 0u);
 		ASSERT_TRUE(g.enable());
 		ASSERT_TRUE(g.make_queues(2));
-		EXPECT_EQ(command(0, rw(nvm_write_zeroes, 0, 1, 0)), 0);
+		EXPECT_EQ(g.io_command(0, rw(nvm_write_zeroes, 0, 1, 0)), 0);
 	}
 }
 
@@ -334,7 +344,7 @@ TEST_F(Fixture, without_memory_it_says_so_and_goes_on)
 			ASSERT_TRUE(g.enable()) << "a later try works";
 			ASSERT_TRUE(g.make_queues(2));
 		}
-		EXPECT_EQ(command(0, rw(nvm_write_zeroes, 0, 1, 0)), 0);
+		EXPECT_EQ(g.io_command(0, rw(nvm_write_zeroes, 0, 1, 0)), 0);
 		w.destroy();
 		EXPECT_EQ(w.private_bytes(), 0u);
 		g.forget();

@@ -70,20 +70,12 @@ struct Pair : testing::Test {
 	u16 command(unsigned q, u8 opcode, u64 lba, u64 gpa)
 	{
 		Sqe e = {};
-		Cqe c = {};
 
 		e.opcode = opcode;
 		e.nsid = 1;
 		e.prp1 = gpa;
 		e.cdw10 = static_cast<u32>(lba);
-		g.put(g.io[q], e);
-		g.ring(g.io[q]);
-		g.w->work();
-		g.w->interrupts();
-		if (!g.next(g.io[q], c))
-			return 0xffff;
-		g.ack(g.io[q]);
-		return c.status >> 1;
+		return g.io_command(q, e);
 	}
 };
 

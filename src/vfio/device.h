@@ -37,8 +37,8 @@ struct rdt_irq {
  *	before core.memory_lock (read) and before VFIO's container lock (vfio_dma_rw());
  *	so it must not be taken where one of these is held: .reset_done and .dma_unmap.
  * @model: NULL: this is plain vfio-pci.
- * @was_reset: the device was reset by another way than our ioctl; the model is told by the
- *	next who takes @lock.
+ * @was_reset: the device was reset, by our ioctl or otherwise; the model is told by the next who takes
+ *	@lock.
  * @table_lost: the interrupt table has to be written again before the device is told anything.
  * @master: the guest lets its device be bus master.
  * @forced: memory and bus mastering are on by us, whatever the guest's command register says: its

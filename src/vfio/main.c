@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * redoubt_vfio_pci: a vfio-pci variant driver for devices that are to move with their VM
- * (Documentation/migration.md). As long as no migration runs it is vfio-pci: the guest has the BARs
- * mapped, its interrupts are KVM's, and nothing here is on the way of an I/O.
+ * (Documentation/migration.md). Not made migratable it is vfio-pci: the guest has the BARs mapped, its
+ * interrupts are KVM's, and nothing here is on the way of an I/O. Else a model stands before the device.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include "device.h"
 
 #include <linux/module.h>
-#include <linux/slab.h>
-#include <linux/uaccess.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 #include <linux/iommufd.h>
 #endif
@@ -199,19 +197,24 @@ static ssize_t read(struct vfio_device *vdev, char __user *buf, size_t count, lo
 	return for_model(d, *ppos) ? rdt_bar_read(d, buf, count, ppos) : vfio_pci_core_read(vdev, buf, count, ppos);
 }
 
+static bool touches_command(loff_t pos, size_t count)
+{
+	const u64 off = pos & VFIO_PCI_OFFSET_MASK;
+
+	return VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_CONFIG_REGION_INDEX && off <= PCI_COMMAND + 1 &&
+	       off + count > PCI_COMMAND;
+}
+
 static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos)
 {
 	struct rdt_device *d = to_rdt(vdev);
-
-	const u64 off = *ppos & VFIO_PCI_OFFSET_MASK;
-	const bool command = VFIO_PCI_OFFSET_TO_INDEX(*ppos) == VFIO_PCI_CONFIG_REGION_INDEX && off <= PCI_COMMAND + 1 &&
-			     off + count > PCI_COMMAND;
+	const loff_t pos = *ppos;
 	ssize_t n;
 
-	if (for_model(d, *ppos))
+	if (for_model(d, pos))
 		return rdt_bar_write(d, buf, count, ppos);
 	n = vfio_pci_core_write(vdev, buf, count, ppos);
-	if (n > 0 && command) {
+	if (n > 0 && touches_command(pos, count)) {
 		u16 cmd = 0;
 
 		pci_read_config_word(d->core.pdev, PCI_COMMAND, &cmd);

@@ -264,6 +264,13 @@ static int arm(struct rdt_device *d)
 	return rdt_model_run(d->model);
 }
 
+/* Unless the log is still read. */
+static void disarm(struct rdt_device *d)
+{
+	if (!d->logging)
+		rdt_model_arm(d->model, 0);
+}
+
 #define ARC(from, to) (d->state == VFIO_DEVICE_STATE_##from && next == VFIO_DEVICE_STATE_##to)
 
 /* While the guest runs on and its memory is copied. */
@@ -277,14 +284,13 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 		if (err)
 			return err;
 		*filp = open_file(d, false);
-		if (IS_ERR(*filp) && !d->logging)
-			rdt_model_arm(d->model, 0);
+		if (IS_ERR(*filp))
+			disarm(d);
 		return PTR_ERR_OR_ZERO(*filp);
 	}
 	if (ARC(PRE_COPY, RUNNING)) {
 		end_file(d);
-		if (!d->logging)
-			rdt_model_arm(d->model, 0);
+		disarm(d);
 		return 0;
 	}
 	if (ARC(PRE_COPY, PRE_COPY_P2P))
@@ -317,8 +323,7 @@ static int step(struct rdt_device *d, u32 next, struct file **filp)
 	if (ARC(RUNNING_P2P, STOP) || ARC(STOP, RUNNING_P2P))
 		return 0;
 	if (ARC(RUNNING_P2P, RUNNING)) {
-		if (!d->logging)
-			rdt_model_arm(d->model, 0);
+		disarm(d);
 		d->forced = false;
 		return rdt_model_run(d->model);
 	}
@@ -459,7 +464,7 @@ static int log_stop(struct vfio_device *vdev)
 	rdt_lock(d);
 	d->logging = d->dirty_all = false;
 	xa_destroy(&d->dirty);
-	rdt_model_arm(d->model, 0);
+	disarm(d);
 	rdt_unlock(d);
 	return 0;
 }

@@ -103,7 +103,7 @@ void rdt_model_arm(rdt_model *m, int on) noexcept
 
 void rdt_model_get_stats(rdt_model *m, rdt_model_stats *out) noexcept
 {
-	*out = m->m.stats;
+	*out = m->m.stats();
 }
 
 const char *rdt_model_blocker(rdt_model *m) noexcept

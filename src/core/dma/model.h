@@ -24,10 +24,9 @@ public:
 	virtual int load(const void *buf, u64 len) = 0;
 	virtual void arm(bool on) = 0;
 	virtual const char *blocker() = 0;
+	[[nodiscard]] virtual rdt_model_stats stats() const = 0;
 	/* Gives all memory back, its own too. */
 	virtual void destroy() = 0;
-
-	rdt_model_stats stats = {};
 
 protected:
 	constexpr Model() = default;

@@ -44,6 +44,7 @@ public:
 	int load(const void *buf, u64 len) override;
 	void arm(bool on) override;
 	const char *blocker() override;
+	[[nodiscard]] rdt_model_stats stats() const override;
 	void destroy() override;
 
 private:
@@ -236,6 +237,7 @@ private:
 	bool loaded_ = false;
 	bool have_ident_ = false;
 	u32 inflight_ = 0; /* of the guest's, without AERs */
+	u64 commands_ = 0, bounced_ = 0, refused_ = 0; /* rdt_model_stats */
 	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */
 	Pool pool_;
 

@@ -120,7 +120,7 @@ Nvme::Sc Nvme::map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t
 		if (t.dir == Dir::ToDevice) {
 			if (rdt_dma_read(host_, guest, p.va + p.off, p.len) != 0)
 				return sc_transfer_error | sc_dnr;
-			stats.bounced++;
+			bounced_++;
 		}
 		if (i == 0)
 			first = p.iova + p.off;
@@ -162,7 +162,7 @@ bool Nvme::copy_back(const Slot &s)
 
 		if (rdt_dma_write(host_, p.guest, p.va + p.off, p.len) != 0)
 			return false;
-		stats.bounced++;
+		bounced_++;
 	}
 	return !s.meta || rdt_dma_write(host_, s.meta->guest, s.meta->va, s.meta->len) == 0;
 }

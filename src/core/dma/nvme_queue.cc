@@ -155,9 +155,9 @@ void Nvme::take(u16 qid)
 				wait = true;
 				break;
 			}
-			stats.commands++;
+			commands_++;
 			if (sc != sc_ok) {
-				stats.refused++;
+				refused_++;
 				post(q.cqid, qid, cid, sc);
 			}
 		}

@@ -64,7 +64,7 @@ bool Nvme::mine(u64 iova, u64 len) const
 
 void Nvme::refuse(const char *what, u64 a, u64 b)
 {
-	stats.refused++;
+	refused_++;
 	rdt_dma_log(host_, what, a, b);
 }
 
@@ -73,6 +73,15 @@ void Nvme::fail(const char *what, u64 a, u64 b)
 	if (!failed_)
 		rdt_dma_log(host_, what, a, b);
 	failed_ = true;
+}
+
+rdt_model_stats Nvme::stats() const
+{
+	rdt_model_stats s = {commands_, bounced_, refused_, inflight_, 0};
+
+	for (const Sq &q : sq_)
+		s.queues += q.live;
+	return s;
 }
 
 u64 Nvme::reg64(u32 off) const
