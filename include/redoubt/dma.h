@@ -88,6 +88,11 @@ void rdt_model_destroy(struct rdt_model *m) RDT_NOEXCEPT;
 /* The guest's accesses to BAR 0: @len 1, 2, 4 or 8, within the BAR, not over a multiple of 8. */
 rdt_u64 rdt_model_read(struct rdt_model *m, rdt_u64 off, rdt_u32 len) RDT_NOEXCEPT;
 void rdt_model_write(struct rdt_model *m, rdt_u64 off, rdt_u32 len, rdt_u64 value) RDT_NOEXCEPT;
+/*
+ * rdt_model_doorbells - where in BAR 0 the guest writes with each command: @off, and how many bytes (0: nowhere). Such
+ * writes of 4 bytes may come straight from a vCPU.
+ */
+rdt_u32 rdt_model_doorbells(struct rdt_model *m, rdt_u64 *off) RDT_NOEXCEPT;
 /* The device has raised a vector. */
 void rdt_model_interrupt(struct rdt_model *m, rdt_u32 vector) RDT_NOEXCEPT;
 /* The device was reset from outside (FLR): the model begins anew. */

@@ -10,8 +10,11 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/xarray.h>
 
+#include <kvm/iodev.h>
 #include <redoubt/dma.h>
 
+struct kvm;
+struct rdt_kvm_services;
 struct rdt_mig_file;
 struct eventfd_ctx;
 
@@ -26,6 +29,24 @@ struct rdt_irq {
 	struct rdt_device *d;
 	struct eventfd_ctx *trigger;
 	char name[24];
+};
+
+/**
+ * struct rdt_doorbell - the way from a vCPU to the model without the VMM.
+ * @lock: @bar and what KVM has of @dev. Taken before kvm->slots_lock; vCPUs in @dev take rdt_device.lock,
+ *	so it is not taken under that one.
+ * @kvm: held; NULL: there is no such way, redoubt.ko is not loaded or the VMM has no KVM.
+ * @bar: where KVM has @dev for the guest's BAR 0; 0: nowhere.
+ * @written: bytes of BAR 0 and 1 that the VMM has written; under rdt_device.lock, as is @rings.
+ */
+struct rdt_doorbell {
+	struct kvm_io_device dev;
+	const struct rdt_kvm_services *kvm_ops;
+	struct kvm *kvm;
+	struct mutex lock;
+	u64 bar;
+	u8 written;
+	u64 rings;
 };
 
 /**
@@ -61,6 +82,8 @@ struct rdt_device {
 	bool forced;
 	bool loaded;
 
+	struct rdt_doorbell bell;
+
 	struct iommu_domain *domain;
 	u64 window;
 	unsigned long *window_used;
@@ -94,6 +117,15 @@ int rdt_force(struct rdt_device *d);	/* memory and bus mastering on, until the m
 ssize_t rdt_bar_read(struct rdt_device *d, char __user *buf, size_t count, loff_t *ppos);
 ssize_t rdt_bar_write(struct rdt_device *d, const char __user *buf, size_t count, loff_t *ppos);
 
+/* doorbell.c */
+void rdt_doorbell_open(struct rdt_device *d);
+void rdt_doorbell_close(struct rdt_device *d);
+void rdt_doorbell_config(struct rdt_device *d, u64 off, size_t count);
+void rdt_doorbell_update(struct rdt_device *d);
+u64 rdt_doorbell_bar(struct rdt_device *d);	/* where the guest has BAR 0; 0: not known */
+void rdt_doorbell_set_bar(struct rdt_device *d, u64 gpa);
+bool rdt_monitored(struct rdt_device *d);	/* by Redoubt */
+
 /* irq.c */
 int rdt_irq_open(struct rdt_device *d);
 void rdt_irq_close(struct rdt_device *d);
@@ -108,6 +140,7 @@ void rdt_window_close(struct rdt_device *d);
 void rdt_mig_open(struct rdt_device *d);
 void rdt_mig_close(struct rdt_device *d);
 void rdt_mig_reset(struct rdt_device *d);
+const char *rdt_mig_blocker(struct rdt_device *d);
 int rdt_mig_feature(struct rdt_device *d, u32 flags, void __user *arg, size_t argsz);
 
 #endif

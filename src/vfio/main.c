@@ -86,6 +86,7 @@ static int model_open(struct rdt_device *d)
 	if (err)
 		goto irq;
 	rdt_mig_open(d);
+	rdt_doorbell_open(d);
 	return 0;
 irq:
 	rdt_irq_close(d);
@@ -102,6 +103,7 @@ static void model_close(struct rdt_device *d)
 {
 	if (!d->model)
 		return;
+	rdt_doorbell_close(d);
 	rdt_lock(d);
 	rdt_mig_close(d);
 	/* The guest may have switched its memory off with the device at work. */
@@ -197,12 +199,14 @@ static ssize_t read(struct vfio_device *vdev, char __user *buf, size_t count, lo
 	return for_model(d, *ppos) ? rdt_bar_read(d, buf, count, ppos) : vfio_pci_core_read(vdev, buf, count, ppos);
 }
 
-static bool touches_command(loff_t pos, size_t count)
+/* What the command register or BAR 0 say may be another thing now. */
+static void config_written(struct rdt_device *d, u64 off, size_t count)
 {
-	const u64 off = pos & VFIO_PCI_OFFSET_MASK;
+	u16 cmd = 0;
 
-	return VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_CONFIG_REGION_INDEX && off <= PCI_COMMAND + 1 &&
-	       off + count > PCI_COMMAND;
+	pci_read_config_word(d->core.pdev, PCI_COMMAND, &cmd);
+	WRITE_ONCE(d->master, cmd & PCI_COMMAND_MASTER);
+	rdt_doorbell_config(d, off, count);
 }
 
 static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t count, loff_t *ppos)
@@ -214,12 +218,9 @@ static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t co
 	if (for_model(d, pos))
 		return rdt_bar_write(d, buf, count, ppos);
 	n = vfio_pci_core_write(vdev, buf, count, ppos);
-	if (n > 0 && touches_command(pos, count)) {
-		u16 cmd = 0;
-
-		pci_read_config_word(d->core.pdev, PCI_COMMAND, &cmd);
-		WRITE_ONCE(d->master, cmd & PCI_COMMAND_MASTER);
-	}
+	if (n > 0 && d->model && VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_CONFIG_REGION_INDEX &&
+	    (pos & VFIO_PCI_OFFSET_MASK) < PCI_BASE_ADDRESS_2)
+		config_written(d, pos & VFIO_PCI_OFFSET_MASK, n);
 	return n;
 }
 
@@ -233,6 +234,7 @@ static int init(struct vfio_device *vdev)
 	struct rdt_device *d = to_rdt(vdev);
 
 	mutex_init(&d->lock);
+	mutex_init(&d->bell.lock);
 	xa_init(&d->dirty);
 	INIT_LIST_HEAD(&d->window_entry);
 	return vfio_pci_core_init_dev(vdev);
@@ -243,6 +245,7 @@ static void release(struct vfio_device *vdev)
 	struct rdt_device *d = to_rdt(vdev);
 
 	xa_destroy(&d->dirty);
+	mutex_destroy(&d->bell.lock);
 	mutex_destroy(&d->lock);
 	vfio_pci_core_release_dev(vdev);
 }
@@ -296,6 +299,7 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 	struct rdt_device *d = of(dev);
 	struct rdt_model_stats s = {};
 	const char *blocker = NULL;
+	u64 rings = 0;
 	bool model;
 	u32 state;
 
@@ -304,13 +308,14 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 	state = d->state;
 	if (model) {
 		rdt_model_get_stats(d->model, &s);
-		blocker = rdt_model_blocker(d->model);
+		blocker = rdt_mig_blocker(d);
+		rings = d->bell.rings;
 	}
 	rdt_unlock(d);
 	if (!model)
 		return sysfs_emit(buf, "model none\n");
-	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\nblocker %s\n",
-			  state, (u64)s.commands, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, blocker ?: "none");
+	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\nblocker %s\n",
+			  state, (u64)s.commands, rings, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, blocker ?: "none");
 }
 static DEVICE_ATTR_RO(status);
 

@@ -32,11 +32,12 @@ struct vfio_device_feature_mig_data_size {
 #define RDT_PRE_COPY
 #endif
 
-#define RDT_MIG_MAGIC	0x3147494d54445244ull	/* "DRDTMIG1" */
+#define RDT_MIG_MAGIC	0x3247494d54445244ull	/* "DRDTMIG2" */
 
 struct rdt_mig_head {
 	u64 magic;
 	u64 bytes;	/* of the state behind it */
+	u64 bar;	/* where the guest has BAR 0; 0: not known */
 };
 
 /**
@@ -115,10 +116,12 @@ static ssize_t mig_write(struct file *filp, const char __user *from, size_t coun
 		err = rdt_force(d);
 		if (!err)
 			err = rdt_model_load(d->model, f->buf + sizeof(*head), head->bytes);
-		if (err)
+		if (err) {
 			n = err;
-		else
+		} else {
+			rdt_doorbell_set_bar(d, head->bar);
 			d->loaded = true;
+		}
 	}
 out:
 	rdt_unlock(d);
@@ -224,14 +227,46 @@ static int save(struct rdt_device *d)
 
 	if (!f)
 		return -ENODEV;	/* the VMM has closed it */
+	if (rdt_monitored(d))
+		return -EOPNOTSUPP;	/* since the migration began */
 	head = (void *)f->buf;
 	n = rdt_model_save(d->model, f->buf + sizeof(*head), f->room - sizeof(*head));
 	if (n < 0)
 		return n;
 	head->magic = RDT_MIG_MAGIC;
 	head->bytes = n;
+	head->bar = rdt_doorbell_bar(d);
 	f->len = sizeof(*head) + n;
 	return 0;
+}
+
+/* What stands against a migration, or NULL. Under the lock. */
+const char *rdt_mig_blocker(struct rdt_device *d)
+{
+	return rdt_monitored(d) ? "Redoubt protects the VM, and that does not travel" : rdt_model_blocker(d->model);
+}
+
+/*
+ * Would the state be there? Asked when a migration begins, with the device stopped but the guest at work: what is not
+ * going to succeed is refused then.
+ */
+static int try_save(struct rdt_device *d)
+{
+	const char *why = rdt_mig_blocker(d);
+	const u64 room = rdt_model_state_max(d->model);
+	void *buf;
+	s64 n;
+
+	if (why) {
+		rdt_dev_warn(d, "the VM cannot migrate: %s\n", why);
+		return -EOPNOTSUPP;
+	}
+	buf = kvmalloc(room, GFP_KERNEL_ACCOUNT);
+	if (!buf)
+		return -ENOMEM;
+	n = rdt_model_save(d->model, buf, room);
+	kvfree(buf);
+	return n < 0 ? n : 0;
 }
 
 /*
@@ -260,8 +295,9 @@ static int arm(struct rdt_device *d)
 	err = rdt_model_stop(d->model);
 	if (err)
 		return err;
-	rdt_model_arm(d->model, 1);
-	return rdt_model_run(d->model);
+	err = try_save(d);
+	rdt_model_arm(d->model, !err);
+	return rdt_model_run(d->model) ?: err;
 }
 
 /* Unless the log is still read. */
@@ -375,6 +411,8 @@ static struct file *set_state(struct vfio_device *vdev, enum vfio_device_mig_sta
 		fput(filp);
 	}
 	rdt_unlock(d);
+	if (!err && wanted == VFIO_DEVICE_STATE_RUNNING)
+		rdt_doorbell_update(d);	/* the guest may have come with its BARs */
 	return err ? ERR_PTR(err) : filp;
 }
 

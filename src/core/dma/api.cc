@@ -61,6 +61,11 @@ void rdt_model_write(rdt_model *m, rdt_u64 off, rdt_u32 len, rdt_u64 value) noex
 	m->m.write(off, len, value);
 }
 
+rdt_u32 rdt_model_doorbells(rdt_model *m, rdt_u64 *off) noexcept
+{
+	return m->m.doorbells(*off);
+}
+
 void rdt_model_interrupt(rdt_model *m, rdt_u32 vector) noexcept
 {
 	m->m.interrupt(vector);

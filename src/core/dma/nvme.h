@@ -35,6 +35,7 @@ public:
 
 	u64 read(u64 off, u32 len) override;
 	void write(u64 off, u32 len, u64 value) override;
+	u32 doorbells(u64 &off) override;
 	void interrupt(u32 vector) override;
 	void reset() override;
 	int stop() override;

@@ -172,6 +172,12 @@ void Nvme::write(u64 off, u32 len, u64 value)
 	}
 }
 
+u32 Nvme::doorbells(u64 &off)
+{
+	off = reg_doorbells;
+	return static_cast<u32>(min_of(info_.bar_bytes - reg_doorbells, max_queues * u64{8}));
+}
+
 void Nvme::set_cc(u32 cc)
 {
 	const u32 old = cc_;
