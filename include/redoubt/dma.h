@@ -45,6 +45,12 @@ void rdt_dma_pages_free(void *host, void *va, rdt_u64 iova, rdt_u32 pages);
 /* The guest's interrupt. Nothing happens for a vector that it has not set up. */
 void rdt_dma_signal(void *host, rdt_u32 vector);
 
+/*
+ * Whose the device's interrupt of a vector is: the guest's vector of that number is signalled, the model is called, or
+ * both. Before the first call it is the model's.
+ */
+void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model);
+
 /* For a loop that waits for the device: sleep a moment. And time that goes on, in ms. */
 void rdt_dma_pause(void *host);
 rdt_u64 rdt_dma_ms(void *host);
@@ -60,6 +66,8 @@ void rdt_dma_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
  * @vendor, @device: likewise.
  * @vectors: interrupts that the guest may have. @irqs: those of the device that the driver has taken, 1 at least;
  *	they are numbered from 0 likewise.
+ * @direct: the device may be given queues in the guest's memory, and addresses that nobody has checked: as
+ *	with any passthrough, the IOMMU is what keeps it to the guest's memory and the window.
  * @bar_bytes: size of BAR 0.
  * @window, @window_bytes: bus addresses of private memory; the guest's end below them or are above.
  */
@@ -69,7 +77,7 @@ struct rdt_dma_info {
 	rdt_u16 device;
 	rdt_u32 vectors;
 	rdt_u32 irqs;
-	rdt_u32 reserved;
+	rdt_u32 direct;
 	rdt_u64 bar_bytes;
 	rdt_u64 window;
 	rdt_u64 window_bytes;

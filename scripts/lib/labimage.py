@@ -44,7 +44,7 @@ gcm ghash_generic ctr
 GUEST_MODULES = """
 virtio_pci virtio_console virtio_blk virtio_net virtio_rng virtio_balloon
 vmw_vsock_virtio_transport 9p 9pnet_virtio overlay loop msr nvme
-dm_crypt xts ecb crypto_simd
+dm_crypt xts ecb crypto_simd ext4 crc32c_generic
 """.split()
 
 QEMU_ROMS = """

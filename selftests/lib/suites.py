@@ -154,12 +154,12 @@ def secret_suite(name, hosts, guest="6.1", **more):
                  needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
 
 
-def migration_suite(name, hosts, test, args="", long=NPT, **more):
+def migration_suite(name, hosts, test, args="", long=NPT, files=(), boot="nvme", **more):
     """Guests with NVMe controllers of their own, under redoubt_vfio_pci."""
-    return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long, module="free", boot="nvme",
+    return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long, module="free", boot=boot,
                  lab=("--smp", "1", "--mem", "3072", "--nvme", "3"), overlays=("build/6.1/guest-tests/overlay",),
                  files=(("selftests/migration/*", LIB),
-                        ("selftests/guest/guest-tap", LIB)),
+                        ("selftests/guest/guest-tap", LIB)) + files,
                  needs=(("-C", "selftests/guest"),), **more)
 
 
@@ -201,7 +201,10 @@ def suites():
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         migration_suite("plain", NPT, "plain-test", seconds=100),
         migration_suite("move", NPT, "move-test", "1", long=(), seconds=150),
-        migration_suite("move-often", (), "move-test", "20", seconds=900),
+        migration_suite("move-often", (), "move-test", "4", seconds=300),
+        migration_suite("io", (), "io-test", "20", boot="nvme-io", seconds=1200,
+                        files=tuple((f, "/guest/overlay/usr/local/bin") for f in
+                                    ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))),
         migration_suite("fail", (), "fail-test", seconds=300),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),

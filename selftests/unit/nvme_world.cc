@@ -75,6 +75,11 @@ void rdt_dma_signal(void *host, rdt_u32 vector)
 	static_cast<NvmeWorld *>(host)->signals.push_back(vector);
 }
 
+void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model)
+{
+	static_cast<NvmeWorld *>(host)->routes[vector] = {to_guest != 0, to_model != 0};
+}
+
 void rdt_dma_pause(void *host)
 {
 	static_cast<NvmeWorld *>(host)->pause();
@@ -107,6 +112,7 @@ bool NvmeWorld::create()
 	info.class_code = 0x010802;
 	info.vectors = vectors;
 	info.irqs = irqs;
+	info.direct = direct;
 	info.bar_bytes = 16384;
 	info.window = window;
 	info.window_bytes = window_bytes;
@@ -274,9 +280,9 @@ bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
 	const auto in = [&](const Ring &r, u64 bytes) { return iova < r.base + r.size * bytes && r.base < iova + len; };
 
 	for (const auto &[id, r] : sq_)
-		trespass += in(r, 64);
+		trespass += r.base >= window && in(r, 64);
 	for (const auto &[id, r] : cq_)
-		trespass += in(r, 16);
+		trespass += r.base >= window && in(r, 16);
 	if (to_memory)
 		std::memcpy(p, buf, len);
 	else
@@ -335,14 +341,19 @@ void NvmeWorld::fetch(u16 qid)
 	while (q.head != q.tail) {
 		u8 *p = bus(q.base + q.head * 64u, 64);
 
-		if (!p)
-			std::abort();
+		if (!p) {
+			if (q.base >= window)
+				std::abort();
+			faults++; /* the guest's own ring */
+			q.head = q.tail;
+			return;
+		}
 		Command c = {qid, {}};
 
 		std::memcpy(&c.e, p, 64);
 		q.head = static_cast<u16>((q.head + 1) % q.size);
 		for (const Command &other : todo_) {
-			if (other.qid == qid && other.e.cid == c.e.cid)
+			if (q.base >= window && other.qid == qid && other.e.cid == c.e.cid)
 				std::abort(); /* two of one number */
 		}
 		if (qid == 0 && c.e.opcode == adm_async_event)
@@ -395,7 +406,11 @@ void NvmeWorld::interrupts()
 		const u32 v = *raised_.begin();
 
 		raised_.erase(v);
-		if (model)
+		const Route r = routes.count(v) ? routes[v] : Route{false, true};
+
+		if (r.guest)
+			signals.push_back(v);
+		if (r.model && model)
 			rdt_model_interrupt(model, v);
 	}
 }
@@ -417,11 +432,17 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 	const Ring &s = sq_[c.qid];
 	Ring &q = cq_[s.cq];
 
-	if ((q.tail + 1u) % q.size == q.head)
-		std::abort(); /* the model has let the ring run over */
+	if ((q.tail + 1u) % q.size == q.head) {
+		if (q.base >= window)
+			std::abort(); /* the model has let the ring run over */
+		return;		      /* the guest has */
+	}
 	const Cqe e = {dw0, 0, s.head, c.qid, c.e.cid, static_cast<u16>(status << 1 | q.phase)};
 
-	std::memcpy(bus(q.base + q.tail * 16u, 16), &e, 16);
+	if (u8 *p = bus(q.base + q.tail * 16u, 16))
+		std::memcpy(p, &e, 16);
+	else
+		faults++;
 	q.tail = static_cast<u16>((q.tail + 1) % q.size);
 	if (q.tail == 0)
 		q.phase ^= 1;

@@ -77,6 +77,7 @@ public:
 	std::string serial = "one";
 	u8 vwc = 0;
 	u32 vectors = 65, irqs = 3;
+	bool direct = false; /* the model may give the guest's queues to the device */
 	bool reorder = true;
 	bool instant = true;   /* commands of the admin queue are done at once */
 	bool deaf = false;     /* takes no command any more */
@@ -88,6 +89,10 @@ public:
 	u64 io_commands = 0;
 	u64 private_data = 0; /* accesses to private memory for an I/O command's data */
 	std::map<u32, u32> features;
+	struct Route {
+		bool guest, model;
+	};
+	std::map<u32, Route> routes;
 	unsigned pending() const;
 	void notice(u32 dw0); /* an asynchronous event */
 	unsigned aers() const

@@ -23,11 +23,16 @@ struct eventfd_ctx;
 
 /**
  * struct rdt_irq - one interrupt of the guest's and, where the device has it, of the device's.
- * @trigger: what the VMM wants signalled; under rdt_device.lock.
+ * @lock: @trigger, in the interrupt's handler. Innermost; taken under rdt_device.lock otherwise.
+ * @trigger: what the VMM wants signalled; changed under both locks.
+ * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route().
  */
 struct rdt_irq {
 	struct rdt_device *d;
+	spinlock_t lock;
 	struct eventfd_ctx *trigger;
+	bool to_guest;
+	bool to_model;
 	char name[24];
 };
 
@@ -52,7 +57,7 @@ struct rdt_doorbell {
 /**
  * struct rdt_device - a device that is bound to this driver.
  * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
- * @migratable: the operator's wish; looked at when the device is opened.
+ * @migratable, @direct: the operator's wishes; looked at when the device is opened.
  * @lock: the model, the triggers, the private window, the migration state and its file. Taken by
  *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
  *	before core.memory_lock (read) and before VFIO's container lock (vfio_dma_rw());
@@ -65,12 +70,14 @@ struct rdt_doorbell {
  * @forced: memory and bus mastering are on by us, whatever the guest's command register says: its
  *	configuration space has not come yet.
  * @loaded: in RESUMING, all of a state has come and the model has taken it.
+ * @mm: the VMM's, for interrupt threads.
  * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
  *	memory to keep them.
  */
 struct rdt_device {
 	struct vfio_pci_core_device core;
 	bool migratable;
+	bool direct;
 
 	struct mutex lock;
 	struct rdt_model *model;
@@ -89,6 +96,7 @@ struct rdt_device {
 	unsigned long *window_used;
 	struct list_head window_entry;
 
+	struct mm_struct *mm;
 	struct rdt_irq *vector;
 	u32 vectors;
 	u32 irqs;

@@ -8,6 +8,8 @@
 #include <linux/cpumask.h>
 #include <linux/eventfd.h>
 #include <linux/interrupt.h>
+#include <linux/kthread.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -31,24 +33,52 @@ void rdt_dma_signal(void *host, rdt_u32 vector)
 		signal_fd(d->vector[vector].trigger);
 }
 
-static irqreturn_t wake(int irq, void *data)
+void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model)
 {
-	return IRQ_WAKE_THREAD;
+	struct rdt_device *d = host;
+
+	lockdep_assert_held(&d->lock);
+	/* An interrupt that comes just now may go either way; both look at what there is. */
+	WRITE_ONCE(d->vector[vector].to_guest, to_guest);
+	WRITE_ONCE(d->vector[vector].to_model, to_model);
+}
+
+static irqreturn_t handler(int irq, void *data)
+{
+	struct rdt_irq *v = data;
+
+	if (READ_ONCE(v->to_guest)) {
+		spin_lock(&v->lock);
+		signal_fd(v->trigger);
+		spin_unlock(&v->lock);
+	}
+	return READ_ONCE(v->to_model) ? IRQ_WAKE_THREAD : IRQ_HANDLED;
 }
 
 static irqreturn_t thread(int irq, void *data)
 {
 	struct rdt_irq *v = data;
 	struct rdt_device *d = v->d;
+	/* Else vfio_dma_rw() would take on the VMM's memory for each access by itself. */
+	const bool mm = mmget_not_zero(d->mm);
 
+	if (mm)
+		kthread_use_mm(d->mm);
 	rdt_lock(d);
 	if (d->model)
 		rdt_model_interrupt(d->model, v - d->vector);
 	rdt_unlock(d);
+	if (mm) {
+		kthread_unuse_mm(d->mm);
+		mmput(d->mm);
+	}
 	return IRQ_HANDLED;
 }
 
-/* One for each CPU that could have a queue, and the admin queue's. All at once: 6.12 wants no more of them later. */
+/*
+ * One for each CPU that could have a queue, and the admin queue's: a guest may have more of them than this host has. All at
+ * once: 6.12 wants no more of them later.
+ */
 int rdt_irq_open(struct rdt_device *d)
 {
 	struct pci_dev *pdev = d->core.pdev;
@@ -60,16 +90,21 @@ int rdt_irq_open(struct rdt_device *d)
 	if (!d->vector)
 		return -ENOMEM;
 	d->vectors = table;
-	for (i = 0; i < table; i++)
+	for (i = 0; i < table; i++) {
 		d->vector[i].d = d;
-	n = pci_alloc_irq_vectors(pdev, 1, min_t(int, table, num_online_cpus() + 1), PCI_IRQ_MSIX);
+		d->vector[i].to_model = true;
+		spin_lock_init(&d->vector[i].lock);
+	}
+	n = pci_alloc_irq_vectors(pdev, 1, min_t(int, table, max_t(int, num_online_cpus() + 1, 17)), PCI_IRQ_MSIX);
 	if (n < 0) {
 		err = n;
 		goto free;
 	}
+	d->mm = current->mm;
+	mmgrab(d->mm);
 	for (i = 0; i < n; i++) {
 		snprintf(d->vector[i].name, sizeof(d->vector[i].name), "rdt-%s-%d", pci_name(pdev), i);
-		err = request_threaded_irq(pci_irq_vector(pdev, i), wake, thread, 0, d->vector[i].name, &d->vector[i]);
+		err = request_threaded_irq(pci_irq_vector(pdev, i), handler, thread, 0, d->vector[i].name, &d->vector[i]);
 		if (err)
 			goto undo;
 	}
@@ -79,6 +114,7 @@ undo:
 	while (i-- > 0)
 		free_irq(pci_irq_vector(pdev, i), &d->vector[i]);
 	pci_free_irq_vectors(pdev);
+	mmdrop(d->mm);
 free:
 	kvfree(d->vector);
 	d->vector = NULL;
@@ -93,8 +129,10 @@ void rdt_irq_close(struct rdt_device *d)
 
 	for (i = 0; i < d->irqs; i++)
 		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
-	if (d->irqs)
+	if (d->irqs) {
 		pci_free_irq_vectors(d->core.pdev);
+		mmdrop(d->mm);
+	}
 	for (i = 0; i < d->vectors; i++) {
 		if (d->vector[i].trigger)
 			eventfd_ctx_put(d->vector[i].trigger);
@@ -125,7 +163,9 @@ static int set_trigger(struct rdt_irq *v, int fd)
 	if (IS_ERR(ctx))
 		return PTR_ERR(ctx);
 	rdt_lock(v->d);
+	spin_lock_irq(&v->lock);
 	swap(v->trigger, ctx);
+	spin_unlock_irq(&v->lock);
 	rdt_unlock(v->d);
 	if (ctx)
 		eventfd_ctx_put(ctx);

@@ -56,6 +56,7 @@ static int model_open(struct rdt_device *d)
 		.device = pdev->device,
 		.bar_bytes = pci_resource_len(pdev, 0),
 		.window_bytes = RDT_WINDOW_BYTES,
+		.direct = READ_ONCE(d->direct),
 	};
 	const char *why = NULL;
 	int err;
@@ -233,6 +234,7 @@ static int init(struct vfio_device *vdev)
 {
 	struct rdt_device *d = to_rdt(vdev);
 
+	d->direct = true;
 	mutex_init(&d->lock);
 	mutex_init(&d->bell.lock);
 	xa_init(&d->dirty);
@@ -277,6 +279,17 @@ static struct rdt_device *of(struct device *dev)
 	return container_of((struct vfio_pci_core_device *)dev_get_drvdata(dev), struct rdt_device, core);
 }
 
+static ssize_t store_bool(bool *to, const char *buf, size_t count)
+{
+	bool on;
+	int err = kstrtobool(buf, &on);
+
+	if (err)
+		return err;
+	WRITE_ONCE(*to, on);
+	return count;
+}
+
 static ssize_t migratable_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%d\n", READ_ONCE(of(dev)->migratable));
@@ -284,15 +297,20 @@ static ssize_t migratable_show(struct device *dev, struct device_attribute *attr
 
 static ssize_t migratable_store(struct device *dev, struct device_attribute *attr, const char *buf, size_t count)
 {
-	bool on;
-	int err = kstrtobool(buf, &on);
-
-	if (err)
-		return err;
-	WRITE_ONCE(of(dev)->migratable, on);
-	return count;
+	return store_bool(&of(dev)->migratable, buf, count);
 }
 static DEVICE_ATTR_RW(migratable);
+
+static ssize_t direct_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%d\n", READ_ONCE(of(dev)->direct));
+}
+
+static ssize_t direct_store(struct device *dev, struct device_attribute *attr, const char *buf, size_t count)
+{
+	return store_bool(&of(dev)->direct, buf, count);
+}
+static DEVICE_ATTR_RW(direct);
 
 static ssize_t status_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
@@ -319,7 +337,7 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 }
 static DEVICE_ATTR_RO(status);
 
-static struct attribute *attrs[] = { &dev_attr_migratable.attr, &dev_attr_status.attr, NULL };
+static struct attribute *attrs[] = { &dev_attr_migratable.attr, &dev_attr_direct.attr, &dev_attr_status.attr, NULL };
 static const struct attribute_group group = { .name = "redoubt", .attrs = attrs };
 static const struct attribute_group *groups[] = { &group, NULL };
 

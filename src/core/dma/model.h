@@ -41,6 +41,7 @@ enum : int {
 	err_proto = -71,
 	err_timedout = -110,
 	err_io = -5,
+	err_nomem = -12,
 	err_nospc = -28,
 };
 

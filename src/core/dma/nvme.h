@@ -91,6 +91,7 @@ private:
 
 	struct Cq {
 		bool live = false, ien = false, signal = false;
+		bool direct = false; /* the device's: of what follows only head and consumed count */
 		u16 phase = 1; /* of the next entry */
 		u16 vector = 0;
 		u32 size = 0;
@@ -98,7 +99,12 @@ private:
 		u16 owed = 0; /* entries that commands under way will take */
 		u16 users = 0;
 		u64 base = 0;
+		u64 consumed = 0; /* by the guest, since it was created */
 
+		[[nodiscard]] bool fresh() const
+		{
+			return head == 0 && tail == 0 && phase == 1 && consumed == 0;
+		}
 		[[nodiscard]] u32 filled() const
 		{
 			return (tail + size - head) % size;
@@ -111,10 +117,12 @@ private:
 
 	struct Sq {
 		bool live = false;
+		bool direct = false; /* the device's; then head is the tail that it has been told */
 		u16 cqid = 0;
 		u32 size = 0;
 		u16 head = 0, tail = 0;
 		u64 base = 0;
+		u64 submitted = 0; /* while direct */
 		Pair pair = {};
 	};
 
@@ -187,6 +195,23 @@ private:
 	/* A command of the model's own, and its answer. What it transfers is one page, in own_page_. */
 	Sc exec(Sqe &e, u32 *dw0 = nullptr);
 
+	/* nvme_direct.cc: queues that the device has from the guest, and shadow doorbells */
+	[[nodiscard]] bool may_be_direct(u16 qid) const;
+	Sc direct_queues(u16 qid);
+	void pass_on(u16 qid);
+	[[nodiscard]] u64 produced(const Cq &c) const;
+	[[nodiscard]] bool any_direct() const;
+	bool direct_idle();
+	void settle(Cq &c);
+	int make_mediated(u16 qid);
+	int make_all_mediated();
+	void route();
+	Sc admin_dbbuf(const Sqe &e);
+	void want_ring(u16 qid, bool completion, u16 at);
+	bool head_moved(u16 qid, u32 value);
+	void look_at_head(u16 qid);
+	bool has_room(u16 cqid);
+
 	/* nvme_io.cc: commands of I/O queues */
 	Sc io(u16 qid, Sqe &e);
 	Sc describe_rw(const Sqe &e, Dir dir, Transfer &t);
@@ -213,7 +238,11 @@ private:
 	Sc admin_features(Sqe &e);
 	Sc admin_aer(u16 cid);
 	bool forward_aer(u16 cid);
-	Sc device_queues(u16 qid); /* create the device's pair */
+	Sc create_queues(u16 qid, u64 cq, u32 cq_size, u32 cq_flags, u64 sq, u32 sq_size); /* on the device */
+	bool delete_queues(u16 qid);
+	[[nodiscard]] u32 pair_depth(const Sq &q) const;
+	Sc attach_pair(u16 qid);   /* the device gets the pair, or it is given back */
+	Sc device_queues(u16 qid); /* a new one */
 	void admin_done(Slot &s, Cqe &c);
 	void hide(u8 *idc) const; /* what the guest must not use */
 	static bool known_feature(u32 fid); /* what the guest may set, and another host may say that it has */
@@ -237,6 +266,8 @@ private:
 	bool armed_ = false;
 	bool loaded_ = false;
 	bool have_ident_ = false;
+	bool dbbuf_ = false;
+	u64 db_shadow_ = 0, db_event_ = 0;
 	u32 inflight_ = 0; /* of the guest's, without AERs */
 	u64 commands_ = 0, bounced_ = 0, refused_ = 0; /* rdt_model_stats */
 	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */

@@ -53,7 +53,8 @@ void Nvme::hide(u8 *id) const
 	clear(id, idc_oaes + 2, 2);
 	clear(id, idc_ctratt, 4);
 	clear(id, idc_crdt, 6);
-	clear(id, idc_oacs, 2);		    /* format, firmware, namespaces, doorbell buffers... */
+	clear(id, idc_oacs, 2);		    /* format, firmware, namespaces... */
+	id[idc_oacs + 1] = 1;		    /* but doorbell buffers, which are the model's own */
 	if (id[idc_aerl] >= max_aers)
 		id[idc_aerl] = max_aers - 1;
 	id[idc_lpa] &= 7;		    /* no telemetry */
@@ -104,6 +105,8 @@ Nvme::Sc Nvme::admin(Sqe &e)
 		return admin_features(e);
 	case adm_async_event:
 		return admin_aer(e.cid);
+	case adm_dbbuf:
+		return admin_dbbuf(e);
 	default:
 		refuse("the guest sends an admin command that it was told there is not: opcode", e.opcode);
 		return sc_invalid_opcode | sc_dnr;
@@ -228,28 +231,23 @@ Nvme::Sc Nvme::admin_create_cq(const Sqe &e)
 		    .vector = static_cast<u16>(vector),
 		    .size = size,
 		    .base = e.prp1};
+	want_ring(static_cast<u16>(qid), true, 0);
 	post(0, 0, e.cid, sc_ok);
 	return sc_ok;
 }
 
-/* A pair of the device's for a queue of the guest's. */
-Nvme::Sc Nvme::device_queues(u16 qid)
+/* A completion and a submission queue of one number. On failure there are neither. */
+Nvme::Sc Nvme::create_queues(u16 qid, u64 cq_base, u32 cq_size, u32 cq_flags, u64 sq_base, u32 sq_size)
 {
-	Sq &q = sq_[qid];
-	Pair &p = q.pair;
-	const u32 depth = min_of(min_of(q.size, max_depth), cap_mqes(dev_cap_) + 1);
-
-	if (!make_pair(p, depth))
-		return sc_internal;
 	Sqe cq = {}, sq = {};
 
 	cq.opcode = adm_create_cq;
-	cq.prp1 = p.cq_iova;
-	cq.cdw10 = qid | (depth - 1) << 16;
-	cq.cdw11 = 3 | (qid % info_.irqs) << 16;
+	cq.prp1 = cq_base;
+	cq.cdw10 = qid | (cq_size - 1) << 16;
+	cq.cdw11 = cq_flags;
 	sq.opcode = adm_create_sq;
-	sq.prp1 = p.sq_iova;
-	sq.cdw10 = cq.cdw10;
+	sq.prp1 = sq_base;
+	sq.cdw10 = qid | (sq_size - 1) << 16;
 	sq.cdw11 = 1u | static_cast<u32>(qid) << 16;
 
 	Sc sc = exec(cq);
@@ -261,15 +259,50 @@ Nvme::Sc Nvme::device_queues(u16 qid)
 			cq.opcode = adm_delete_cq;
 			cq.cdw10 = qid;
 			/* If that fails the device may still have the ring: it must not be given back. */
-			if (exec(cq) != sc_ok) {
+			if (exec(cq) != sc_ok)
 				fail("the device keeps a completion queue: queue", qid);
-				return sc;
-			}
 		}
 	}
+	return sc;
+}
+
+/* The device has finished or dropped all that was in them when it says so. */
+bool Nvme::delete_queues(u16 qid)
+{
+	constexpr u8 ops[] = {adm_delete_sq, adm_delete_cq};
+
+	for (const u8 op : ops) {
+		Sqe e = {};
+
+		e.opcode = op;
+		e.cdw10 = qid;
+		if (exec(e) != sc_ok) {
+			fail("the device keeps a queue: queue", qid);
+			return false;
+		}
+		reap(qid);
+	}
+	return true;
+}
+
+u32 Nvme::pair_depth(const Sq &q) const
+{
+	return min_of(min_of(q.size, max_depth), cap_mqes(dev_cap_) + 1);
+}
+
+Nvme::Sc Nvme::attach_pair(u16 qid)
+{
+	Pair &p = sq_[qid].pair;
+	const Sc sc = create_queues(qid, p.cq_iova, p.depth, 3 | (qid % info_.irqs) << 16, p.sq_iova, p.depth);
+
 	if (sc != sc_ok && !failed_)
 		free_pair(p);
 	return sc;
+}
+
+Nvme::Sc Nvme::device_queues(u16 qid)
+{
+	return make_pair(sq_[qid].pair, pair_depth(sq_[qid])) ? attach_pair(qid) : static_cast<Sc>(sc_internal);
 }
 
 Nvme::Sc Nvme::admin_create_sq(const Sqe &e)
@@ -282,16 +315,23 @@ Nvme::Sc Nvme::admin_create_sq(const Sqe &e)
 		return sc_cq_invalid | sc_dnr;
 	if (size < 2 || size > cap_mqes(cap_) + 1)
 		return sc_invalid_qsize | sc_dnr;
-	if (const Sc sc = check_ring(e, size * sizeof(Sqe)); sc != sc_ok)
-		return sc;
+	if (const Sc bad = check_ring(e, size * sizeof(Sqe)); bad != sc_ok)
+		return bad;
 
 	Sq &q = sq_[qid];
 
 	q = {.cqid = static_cast<u16>(cqid), .size = size, .base = e.prp1};
-	if (const Sc sc = device_queues(static_cast<u16>(qid)); sc != sc_ok)
+	Sc sc = may_be_direct(static_cast<u16>(qid)) ? direct_queues(static_cast<u16>(qid)) : static_cast<Sc>(sc_internal);
+
+	/* The device may want them otherwise than the guest has them. */
+	if (sc != sc_ok && !failed_)
+		sc = device_queues(static_cast<u16>(qid));
+	if (sc != sc_ok)
 		return sc;
 	q.live = true;
 	cq_[cqid].users++;
+	route();
+	want_ring(static_cast<u16>(qid), false, 0);
 	post(0, 0, e.cid, sc_ok);
 	return sc_ok;
 }
@@ -305,20 +345,10 @@ Nvme::Sc Nvme::admin_delete_sq(u16 cid, u16 qid)
 	Cq &cq = cq_[q.cqid];
 
 	q.live = false; /* nothing more is taken */
-	constexpr u8 ops[] = {adm_delete_sq, adm_delete_cq};
-
-	for (const u8 op : ops) {
-		Sqe e = {};
-
-		e.opcode = op;
-		e.cdw10 = qid;
-		if (exec(e) != sc_ok) {
-			fail("the device keeps a queue: queue", qid);
-			return sc_internal;
-		}
-		/* The device has finished or dropped all that was in it. */
-		reap(qid);
-	}
+	if (!delete_queues(qid))
+		return sc_internal;
+	if (q.direct)
+		settle(cq);
 	for (u32 i = 0; i < q.pair.depth; i++) {
 		if (q.pair.slot[i].kind == Kind::Guest) {
 			cq.owed--;
@@ -328,6 +358,7 @@ Nvme::Sc Nvme::admin_delete_sq(u16 cid, u16 qid)
 	free_pair(q.pair);
 	cq.users--;
 	q = {};
+	route();
 	post(0, 0, cid, sc_ok);
 	return sc_ok;
 }

@@ -96,20 +96,22 @@ void Nvme::doorbell(u32 index, u32 value)
 			return;
 		}
 		q.tail = static_cast<u16>(value);
+		want_ring(qid, false, q.tail);
+		if (q.direct)
+			look_at_head(qid);
 		take(qid);
 	} else {
-		Cq &q = cq_[qid];
+		const bool full = cq_[qid].live && !cq_[qid].room();
 
-		if (!q.live || value >= q.size || (value + q.size - q.head) % q.size > q.filled()) {
+		if (!head_moved(qid, value)) {
 			refuse("a head that the guest's completion queue does not have: queue, head", qid, value);
 			return;
 		}
 		/* Only who has been waiting for room has anything to do now. */
-		const bool full = !q.room();
-
-		q.head = static_cast<u16>(value);
-		if (full)
+		if (full && !cq_[qid].direct)
 			take_all();
+		if (qid == 0) /* rung each time, as the spec's words allow a guest to use a shadow for it */
+			want_ring(0, true, static_cast<u16>(value));
 	}
 	flush();
 }
@@ -130,6 +132,11 @@ void Nvme::take(u16 qid)
 	const u16 before = q.pair.tail;
 	bool wait = false;
 
+	if (q.direct) {
+		if (q.live && running_ && !failed_ && q.head != q.tail)
+			pass_on(qid);
+		return;
+	}
 	while (q.live && running_ && !failed_ && !wait && q.head != q.tail) {
 		const u32 n = min_of((q.tail > q.head ? q.tail : q.size) - q.head, fetch_max);
 
@@ -138,7 +145,7 @@ void Nvme::take(u16 qid)
 			break;
 		}
 		for (u32 i = 0; i < n && !failed_; i++) {
-			if (!cq_[q.cqid].room()) {
+			if (!has_room(q.cqid)) {
 				wait = true;
 				break;
 			}
@@ -272,13 +279,13 @@ void Nvme::complete(u16 qid, const Cqe &c)
 void Nvme::post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0)
 {
 	Cq &q = cq_[cqid];
-	const Cqe e = {dw0, 0, sq_[sqid].head, sqid, cid, static_cast<u16>(status << 1 | q.phase)};
+	const Cqe e = {dw0, 0, sq_[sqid].head, sqid, cid, static_cast<u16>(status << 1 | !q.phase)};
 	const u64 at = q.base + q.tail * sizeof(Cqe);
-	const u8 *bytes = reinterpret_cast<const u8 *>(&e);
+	const u8 last = static_cast<u8>(status << 1 | q.phase);
 
-	/* A guest that polls takes the entry by the phase bit: the byte that has it goes last, and alone. */
-	if (rdt_dma_write(host_, at, bytes, 14) != 0 || rdt_dma_write(host_, at + 15, bytes + 15, 1) != 0 ||
-	    rdt_dma_write(host_, at + 14, bytes + 14, 1) != 0) {
+	/* A guest that polls takes the entry by the phase bit: that byte goes last, and alone. */
+	if (rdt_dma_write(host_, at, &e, sizeof(e)) != 0 ||
+	    rdt_dma_write(host_, at + __builtin_offsetof(Cqe, status), &last, 1) != 0) {
 		fail("the guest's completion queue is not in its memory: queue, address", cqid, q.base);
 		return;
 	}
@@ -340,21 +347,27 @@ int Nvme::stop()
 	const u64 until = rdt_dma_ms(host_) + stop_ms;
 
 	running_ = false;
-	while (inflight_ != 0 && !failed_) {
+	int err = 0;
+
+	for (;;) {
 		reap_all();
-		if (inflight_ == 0 || failed_)
+		if ((inflight_ == 0 && direct_idle()) || failed_)
 			break;
 		if (rdt_dma_ms(host_) > until) {
 			rdt_dma_log(host_, "the device does not finish its commands: how many", inflight_, 0);
-			running_ = true;
-			take_all();
-			flush();
-			return err_timedout;
+			err = err_timedout;
+			break;
 		}
 		rdt_dma_pause(host_);
 	}
+	if (err == 0 && !failed_)
+		err = make_all_mediated();
+	if (err != 0) {
+		running_ = true;
+		take_all();
+	}
 	flush();
-	return 0;
+	return err;
 }
 
 } // namespace redoubt::dma

@@ -205,7 +205,7 @@ void Nvme::shut_down()
 
 	running_ = false;
 	rdt_dma_reg_write(host_, reg_cc, cc_entry_sizes | cc_en | (cc_ & cc_shn));
-	while ((cc_ & cc_shn) && inflight_ != 0 && !failed_ && rdt_dma_ms(host_) < until) {
+	while ((cc_ & cc_shn) && (inflight_ != 0 || any_direct()) && !failed_ && rdt_dma_ms(host_) < until) {
 		reap_all();
 		if ((rdt_dma_reg_read(host_, reg_csts) & csts_shst) == csts_shst_done)
 			break;
@@ -333,7 +333,8 @@ void Nvme::disable()
 		n = {};
 	aers_ = features_ = inflight_ = 0;
 	nsq_ = ncq_ = 0;
-	features_lost_ = false;
+	features_lost_ = dbbuf_ = false;
+	route();
 	enabled_ = failed_ = shut_ = false;
 }
 

@@ -79,6 +79,7 @@ enum AdminOp : u8 { /* figure 138 */
 	adm_set_features = 0x09,
 	adm_get_features = 0x0a,
 	adm_async_event = 0x0c,
+	adm_dbbuf = 0x7c,
 };
 
 enum NvmOp : u8 { /* figure 346 */

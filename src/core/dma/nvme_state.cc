@@ -14,9 +14,10 @@ using namespace nvme;
 namespace {
 
 constexpr u64 state_magic = 0x31656d764e544452; /* "RDTNvme1" */
-constexpr u32 state_version = 1;
+constexpr u32 state_version = 2;
 constexpr u32 state_ns = 64;
 constexpr u16 state_enabled = 1, state_shut = 2;
+constexpr u32 state_dbbuf = 1;
 
 struct Head {
 	u64 magic;
@@ -24,6 +25,8 @@ struct Head {
 	u32 bytes; /* of all */
 	u64 cap;
 	u64 asq, acq;
+	u64 db_shadow, db_event; /* with state_dbbuf */
+	u32 flags, reserved;
 	u32 vs, cc, aqa;
 	u16 nsq, ncq;
 	u16 cqs, sqs, aers, features, namespaces;
@@ -65,7 +68,7 @@ struct StateNs {
 	u8 nguid[16], eui64[8], uuid[16];
 };
 
-static_assert(sizeof(Head) == 72 + page_size && sizeof(StateCq) == 24 && sizeof(StateSq) == 24 &&
+static_assert(sizeof(Head) == 96 + page_size && sizeof(StateCq) == 24 && sizeof(StateSq) == 24 &&
 	      sizeof(StateAer) == 16 && sizeof(StateFeature) == 16 && sizeof(StateNs) == 64);
 
 constexpr u64 most_bytes = sizeof(Head) + Nvme::max_queues * (sizeof(StateCq) + sizeof(StateSq)) +
@@ -202,6 +205,9 @@ int NvmeState::write()
 	h->aqa = m.aqa_;
 	h->asq = m.asq_;
 	h->acq = m.acq_;
+	h->flags = m.dbbuf_ ? state_dbbuf : 0;
+	h->db_shadow = m.db_shadow_;
+	h->db_event = m.db_event_;
 	h->enabled = m.shut_ ? state_shut : m.enabled_ ? state_enabled : 0;
 	h->nsq = static_cast<u16>(m.nsq_);
 	h->ncq = static_cast<u16>(m.ncq_);
@@ -313,6 +319,8 @@ bool NvmeState::sound()
 
 	if (head->enabled > state_shut || head->nsq >= Nvme::max_queues || head->ncq >= Nvme::max_queues)
 		return false;
+	if (head->flags > state_dbbuf || head->db_shadow % page_size != 0 || head->db_event % page_size != 0)
+		return false;
 	if (head->enabled != state_enabled)
 		return head->cqs == 0 && head->sqs == 0 && head->aers == 0;
 	if (head->cqs == 0 || head->sqs == 0 || cq[0].id != 0 || sq[0].id != 0 || cq[0].base != head->acq ||
@@ -366,6 +374,8 @@ int NvmeState::compare()
 		if (m.mine(sq[i].base, sq[i].size * sizeof(Sqe)))
 			return no("the guest's memory is where private memory is", sq[i].base);
 	}
+	if (m.mine(head->db_shadow, page_size) || m.mine(head->db_event, page_size))
+		return no("the guest's memory is where private memory is", head->db_shadow);
 	return check_namespaces();
 }
 
@@ -419,6 +429,9 @@ int NvmeState::adopt()
 		}
 		m.feature_[m.features_++] = {static_cast<u8>(f.fid), f.nsid, f.cdw11};
 	}
+	m.dbbuf_ = head->flags & state_dbbuf;
+	m.db_shadow_ = head->db_shadow;
+	m.db_event_ = head->db_event;
 	m.nsq_ = head->nsq;
 	m.ncq_ = head->ncq;
 	for (u32 i = 0; i < head->cqs; i++) {
@@ -453,6 +466,7 @@ int NvmeState::adopt()
 	}
 	for (u32 i = 0; i < head->aers; i++)
 		m.aer_[m.aers_++] = {aer[i].cid, aer[i].status, aer[i].dw0, aer[i].done != 0};
+	m.route();
 	return 0;
 }
 
