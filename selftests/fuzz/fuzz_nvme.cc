@@ -33,6 +33,8 @@ struct Machine {
 	Machine(const uint8_t *data, std::size_t size) : in(data, size)
 	{
 		disk.meta = in.ConsumeBool() ? 8 : 0;
+		a.direct = b.direct = in.ConsumeBool();
+		g.shadow = in.ConsumeBool();
 		if (!a.create() || !b.create())
 			fail("no model");
 		if (in.ConsumeBool() && g.enable() && g.make_queues(2, 16))

@@ -270,7 +270,8 @@ u8 *NvmeWorld::bus(u64 iova, u64 len)
 
 bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
 {
-	u8 *p = bus(iova, len);
+	/* What a guest that has the device's queues tells it to do to private memory is not of interest here. */
+	u8 *p = in_guests_ && iova + len > window ? nullptr : bus(iova, len);
 
 	if (!p) {
 		faults++;
@@ -383,12 +384,26 @@ unsigned NvmeWorld::pending() const
 	return static_cast<unsigned>(todo_.size());
 }
 
+bool NvmeWorld::is_full(u16 sqid)
+{
+	const Ring &q = cq_[sq_[sqid].cq];
+
+	/* Of private ones finish() says that it must not be. */
+	return q.base < window && (q.tail + 1u) % q.size == q.head;
+}
+
 unsigned NvmeWorld::work(unsigned n)
 {
 	unsigned done = 0;
 
 	for (; done < n && !todo_.empty(); done++) {
-		const unsigned i = reorder ? static_cast<unsigned>(rng() % todo_.size()) : 0;
+		unsigned i = reorder ? static_cast<unsigned>(rng() % todo_.size()) : 0, tried = 0;
+
+		/* One whose completion queue is full has to wait. */
+		while (is_full(todo_[i].qid) && tried++ < todo_.size())
+			i = (i + 1) % static_cast<unsigned>(todo_.size());
+		if (is_full(todo_[i].qid))
+			break;
 		const Command c = todo_[i];
 		u32 dw0 = 0;
 
@@ -437,6 +452,8 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 			std::abort(); /* the model has let the ring run over */
 		return;		      /* the guest has */
 	}
+	if (q.base < window && (csts_ & csts_shst))
+		return;
 	const Cqe e = {dw0, 0, s.head, c.qid, c.e.cid, static_cast<u16>(status << 1 | q.phase)};
 
 	if (u8 *p = bus(q.base + q.tail * 16u, 16))
@@ -452,6 +469,7 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 u16 NvmeWorld::execute(u16 qid, const Sqe &e, u32 &dw0)
 {
 	in_io_ = qid != 0;
+	in_guests_ = sq_[qid].base < window && in_io_;
 	return qid == 0 ? admin(e, dw0) : io(e);
 }
 
@@ -615,6 +633,7 @@ bool NvmeGuest::enable(u32 entries)
 {
 	admin = {.sq = page((entries * 64 + 4095) / 4096), .cq = page((entries * 16 + 4095) / 4096), .size = entries};
 	io.clear();
+	shadow_page_ = event_page_ = 0;
 	write(reg_aqa, (entries - 1) << 16 | (entries - 1));
 	write(reg_asq, admin.sq, 8);
 	write(reg_acq, admin.cq, 8);
@@ -633,9 +652,29 @@ void NvmeGuest::put(Queue &q, const Sqe &e)
 	q.tail = static_cast<u16>((q.tail + 1) % q.size);
 }
 
+/* As the specification has it: a shadow is written always, the doorbell when the index is passed. */
+void NvmeGuest::doorbell(const Queue &q, bool completion, u16 value)
+{
+	const u32 index = 2u * q.id + completion;
+
+	if (shadow_page_ != 0 && q.id != 0) {
+		u32 old, event;
+		const u32 now = value;
+		u8 *at = memory.bytes.data() + shadow_page_ + index * 4;
+
+		std::memcpy(&old, at, 4);
+		std::memcpy(at, &now, 4);
+		std::memcpy(&event, memory.bytes.data() + event_page_ + index * 4, 4);
+		if (static_cast<u16>(now - event - 1) >= static_cast<u16>(now - old))
+			return;
+	}
+	rings++;
+	write(reg_doorbells + index * 4, value);
+}
+
 void NvmeGuest::ring(Queue &q)
 {
-	write(reg_doorbells + q.id * 8u, q.tail);
+	doorbell(q, false, q.tail);
 }
 
 bool NvmeGuest::next(Queue &q, Cqe &out)
@@ -652,7 +691,7 @@ bool NvmeGuest::next(Queue &q, Cqe &out)
 
 void NvmeGuest::ack(Queue &q)
 {
-	write(reg_doorbells + q.id * 8u + 4, q.head);
+	doorbell(q, true, q.head);
 }
 
 u16 NvmeGuest::admin_command(Sqe e, u32 *dw0)
@@ -721,6 +760,18 @@ bool NvmeGuest::make_queues(unsigned n, u32 entries)
 		if (admin_command(e) != 0)
 			return false;
 		io.push_back(q);
+	}
+	if (shadow) {
+		const u64 pages = page(2);
+
+		e = {};
+		e.opcode = adm_dbbuf;
+		e.prp1 = pages;
+		e.prp2 = pages + page_bytes;
+		if (admin_command(e) != 0)
+			return false;
+		shadow_page_ = pages;
+		event_page_ = pages + page_bytes;
 	}
 	return true;
 }

@@ -131,10 +131,11 @@ private:
 	u16 admin(const redoubt::dma::nvme::Sqe &e, u32 &dw0);
 	u16 io(const redoubt::dma::nvme::Sqe &e);
 	void fetch(u16 qid);
+	bool is_full(u16 sqid);
 	void finish(const Command &c, u16 status, u32 dw0);
 	void reset_queues();
 
-	bool in_io_ = false;
+	bool in_io_ = false, in_guests_ = false; /* the command under way is of an I/O queue, in the guest's memory */
 	u32 cc_ = 0, csts_ = 0, aqa_ = 0;
 	u64 asq_ = 0, acq_ = 0;
 	std::map<u16, Ring> sq_, cq_;
@@ -146,6 +147,8 @@ private:
 };
 
 /* The driver in the guest: as little as a driver can be. */
+inline constexpr unsigned way_direct = 1, way_shadow = 2, way_armed = 4; /* tests' parameter */
+
 class NvmeGuest {
 public:
 	using Sqe = redoubt::dma::nvme::Sqe;
@@ -154,6 +157,8 @@ public:
 	NvmeGuest(GuestMemory &guest_memory, NvmeWorld &first) : memory(guest_memory), w(&first)
 	{
 	}
+	bool shadow = false;	/* it uses doorbell buffers, from make_queues() on */
+	unsigned rings = 0;	/* doorbells that it has rung */
 
 	GuestMemory &memory;
 	NvmeWorld *w; /* where it runs */
@@ -189,7 +194,10 @@ public:
 	std::vector<Queue> io;
 
 private:
+	void doorbell(const Queue &q, bool completion, u16 value);
+
 	static constexpr u64 first_page = 0x10000;
+	u64 shadow_page_ = 0, event_page_ = 0;
 	u64 next_page_ = first_page;
 	u16 cid_ = 0;
 };

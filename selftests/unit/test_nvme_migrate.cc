@@ -10,13 +10,18 @@ using namespace redoubt::dma::nvme;
 
 namespace {
 
-struct Pair : testing::Test {
+struct Pair : testing::TestWithParam<unsigned> {
 	GuestMemory memory;
 	NvmeDisk disk;
 	NvmeWorld a{memory, disk}, b{memory, disk};
 	NvmeGuest g{memory, a};
 	std::vector<u8> state;
 
+	void SetUp() override
+	{
+		a.direct = b.direct = GetParam() & way_direct;
+		g.shadow = GetParam() & way_shadow;
+	}
 	void up(unsigned queues = 2, u32 entries = 64)
 	{
 		b.serial = "two";
@@ -81,7 +86,9 @@ struct Pair : testing::Test {
 
 } // namespace
 
-TEST_F(Pair, E7_there_and_back_at_rest)
+INSTANTIATE_TEST_SUITE_P(Nvme, Pair, testing::Range(0u, way_armed));
+
+TEST_P(Pair, E7_there_and_back_at_rest)
 {
 	up();
 	const u64 page = g.page(), id = g.page();
@@ -103,7 +110,7 @@ TEST_F(Pair, E7_there_and_back_at_rest)
 	}
 }
 
-TEST_F(Pair, E7_features_and_event_requests_go_along)
+TEST_P(Pair, E7_features_and_event_requests_go_along)
 {
 	up();
 	Sqe e = {};
@@ -146,7 +153,7 @@ TEST_F(Pair, E7_features_and_event_requests_go_along)
 	EXPECT_EQ(dw0, 0x100u);
 }
 
-TEST_F(Pair, E7_before_the_guest_has_a_driver)
+TEST_P(Pair, E7_before_the_guest_has_a_driver)
 {
 	b.serial = "two";
 	ASSERT_TRUE(a.create());
@@ -158,7 +165,7 @@ TEST_F(Pair, E7_before_the_guest_has_a_driver)
 }
 
 /* The memory of its queues may be anything by then. */
-TEST_F(Pair, E7_shut_down_nothing_is_written_to_the_guest)
+TEST_P(Pair, E7_shut_down_nothing_is_written_to_the_guest)
 {
 	for (const bool moved : {false, true}) {
 		g.forget();
@@ -204,7 +211,7 @@ TEST_F(Pair, E7_shut_down_nothing_is_written_to_the_guest)
 }
 
 /* Loads of commands in all queues, and the VM moves now and then: each is done once, and the data are right. */
-TEST_F(Pair, E5_E9_moves_under_load)
+TEST_P(Pair, E5_E9_moves_under_load)
 {
 	struct Op {
 		bool write;
@@ -301,7 +308,7 @@ TEST_F(Pair, E5_E9_moves_under_load)
 		EXPECT_EQ(disk.data[lba * 512], disk_should[lba]);
 }
 
-TEST_F(Pair, E5_stopped_nothing_is_written_to_the_guest)
+TEST_P(Pair, E5_stopped_nothing_is_written_to_the_guest)
 {
 	up();
 	Sqe e = {};
@@ -316,12 +323,11 @@ TEST_F(Pair, E5_stopped_nothing_is_written_to_the_guest)
 	g.ring(g.io[0]);
 	ASSERT_EQ(rdt_model_stop(a.model), 0);
 	EXPECT_EQ(a.pending(), 0u);
-	const std::vector<u8> before = memory.bytes;
-
 	e.cid = 99;
 	g.put(g.io[1], e);
-	const std::vector<u8> with_entry = memory.bytes;
 	g.ring(g.io[1]);
+	const std::vector<u8> with_entry = memory.bytes;
+
 	a.notice(1);
 	a.work();
 	a.interrupts();
@@ -335,7 +341,7 @@ TEST_F(Pair, E5_stopped_nothing_is_written_to_the_guest)
 	EXPECT_EQ(c.cid, 99);
 }
 
-TEST_F(Pair, E8_a_device_that_does_not_finish_keeps_the_guest)
+TEST_P(Pair, E8_a_device_that_does_not_finish_keeps_the_guest)
 {
 	up();
 	Sqe e = {};
@@ -353,7 +359,7 @@ TEST_F(Pair, E8_a_device_that_does_not_finish_keeps_the_guest)
 	EXPECT_TRUE(g.next(g.io[0], c));
 }
 
-TEST_F(Pair, E8_the_destination_refuses_and_the_source_goes_on)
+TEST_P(Pair, E8_the_destination_refuses_and_the_source_goes_on)
 {
 	struct Case {
 		const char *says;
@@ -393,7 +399,7 @@ TEST_F(Pair, E8_the_destination_refuses_and_the_source_goes_on)
 	ASSERT_EQ(rdt_model_run(a.model), 0);
 }
 
-TEST_F(Pair, E7_the_other_has_shorter_queues_and_it_does_not_matter)
+TEST_P(Pair, E7_the_other_has_shorter_queues_and_it_does_not_matter)
 {
 	b.cap = (b.cap & ~0xffffull) | 7;
 	up(2, 64);
@@ -418,7 +424,7 @@ TEST_F(Pair, E7_the_other_has_shorter_queues_and_it_does_not_matter)
 	EXPECT_EQ(n, 60u);
 }
 
-TEST_F(Pair, E8_a_namespace_that_cannot_be_told_from_others_stays)
+TEST_P(Pair, E8_a_namespace_that_cannot_be_told_from_others_stays)
 {
 	disk.nguid[0] = disk.nguid[1] = 0;
 	up();
@@ -428,7 +434,7 @@ TEST_F(Pair, E8_a_namespace_that_cannot_be_told_from_others_stays)
 }
 
 /* Every length that is not the right one, and every byte another: no crash, and what is taken can run. */
-TEST_F(Pair, E8_what_came_over_the_wire_is_not_trusted)
+TEST_P(Pair, E8_what_came_over_the_wire_is_not_trusted)
 {
 	up();
 	ASSERT_EQ(save(), 0);
@@ -463,7 +469,7 @@ TEST_F(Pair, E8_what_came_over_the_wire_is_not_trusted)
 }
 
 /* A feature that the guest could not have set: here host memory that the device is to use. */
-TEST_F(Pair, E8_a_feature_that_no_guest_has)
+TEST_P(Pair, E8_a_feature_that_no_guest_has)
 {
 	up();
 	ASSERT_EQ(save(), 0);

@@ -199,6 +199,7 @@ private:
 	[[nodiscard]] bool may_be_direct(u16 qid) const;
 	Sc direct_queues(u16 qid);
 	void pass_on(u16 qid);
+	void mind_overflow(u16 qid);
 	[[nodiscard]] u64 produced(const Cq &c) const;
 	[[nodiscard]] bool any_direct() const;
 	bool direct_idle();

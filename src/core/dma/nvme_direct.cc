@@ -45,6 +45,23 @@ void Nvme::pass_on(u16 qid)
 	q.head = q.tail;
 	/* What the guest wrote before its doorbell is in memory: it came by an exit. */
 	rdt_dma_reg_write(host_, doorbell_reg(qid, false), q.tail);
+	mind_overflow(qid);
+}
+
+/*
+ * A device stops at a full completion queue until it is told of the guest's head. The guest does not ring for that; it
+ * will when it might come to it. (With as many commands as entries, as drivers have, it never does.)
+ */
+void Nvme::mind_overflow(u16 qid)
+{
+	const Cq &c = cq_[qid];
+
+	if (!dbbuf_ || sq_[qid].submitted - c.consumed < c.size)
+		return;
+	want_ring(qid, true, c.head);
+	/* As in has_room(). */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	look_at_head(qid);
 }
 
 /* How many entries the device has put into the guest's queue: by their phase, from the guest's head on. */

@@ -108,7 +108,9 @@ void Nvme::doorbell(u32 index, u32 value)
 			return;
 		}
 		/* Only who has been waiting for room has anything to do now. */
-		if (full && !cq_[qid].direct)
+		if (cq_[qid].direct)
+			mind_overflow(qid);
+		else if (full)
 			take_all();
 		if (qid == 0) /* rung each time, as the spec's words allow a guest to use a shadow for it */
 			want_ring(0, true, static_cast<u16>(value));
