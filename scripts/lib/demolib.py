@@ -75,7 +75,7 @@ def lab(log, args, script, overlays, handle, screen):
     with open(f"{TOP}/scripts/lib/{script}") as f:
         script = f.read()
     argv = ["scripts/lab", "--arch", args.arch, "--kernel", args.kernel, "--guest-kernel", args.kernel,
-            "--timeout", "3600" if args.arch == "ept" else "1200", "--boot-log", f"{log}.console"]
+            "--timeout", "7200" if args.arch == "ept" else "1200", "--boot-log", f"{log}.console"]
     for overlay in overlays:
         argv += ["--overlay", overlay]
     proc = subprocess.Popen(argv + ["--", "sh", "-c", script], cwd=TOP, stdin=subprocess.DEVNULL,

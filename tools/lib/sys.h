@@ -61,6 +61,7 @@ public:
 	virtual void *map(int fd, size_t size);
 	// What /proc/PID/fd/N of a KVM VM points to.
 	virtual std::string vm_link() const { return "anon_inode:kvm-vm"; }
+	virtual std::string sysfs() const { return "/sys"; }
 };
 
 } // namespace redoubt::client

@@ -90,6 +90,7 @@ struct Arguments {
 	std::string id, address, value, key, file;
 	bool any_mode = false;
 	std::vector<std::string> manifests, values;
+	std::string bdf, on, direct;
 };
 
 uint64_t number(const std::string &text)
@@ -311,6 +312,21 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	sub->add_option("--key", args.key, "as with export")->required();
 	sub->add_option("--input", args.file, "from this file; default: standard input");
 	add_any_mode(sub);
+
+	group = add_group("device", "devices that are passed through and are to migrate with their VM");
+	const auto add_bdf = [&](CLI::App *to) { return to->add_option("DEVICE", args.bdf, "its PCI address, 0000:03:00.0")->required(); };
+	add_to(*group, "list", "those of our driver, and NVMe controllers that could be", device_list);
+	add_bdf(add_to(*group, "status", "can it migrate, and what it has done", [&](Context &ctx) { return device_status(ctx, args.bdf); }));
+	add_bdf(add_to(*group, "bind", "give it to redoubt_vfio_pci", [&](Context &ctx) { return device_bind(ctx, args.bdf); }));
+	add_bdf(add_to(*group, "unbind", "give it back", [&](Context &ctx) { return device_unbind(ctx, args.bdf); }));
+	sub = add_to(*group, "migratable", "is the VM that opens it next to migrate with it", [&](Context &ctx) {
+		return device_migratable(ctx, args.bdf, args.on == "on",
+					 args.direct.empty() ? std::nullopt : std::optional<bool>(args.direct == "on"));
+	});
+	add_bdf(sub);
+	sub->add_option("on|off", args.on)->required()->check(CLI::IsMember({"on", "off"}));
+	sub->add_option("--direct", args.direct, "on|off: has the device the guest's queues until a migration begins")
+		->check(CLI::IsMember({"on", "off"}));
 
 	try {
 		app.parse(argc, argv);

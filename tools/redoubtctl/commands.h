@@ -76,6 +76,14 @@ rdt_domain_info find_domain(const client::Vm &vm, std::span<const uint8_t> measu
 // Asks again, until it is done or the time is up; false: it is not done.
 bool insist(const std::function<bool()> &ask, double wait_s);
 
+// device.cc: @bdf is a PCI address
+int device_list(Context &ctx);
+int device_status(Context &ctx, const std::string &bdf);
+int device_bind(Context &ctx, const std::string &bdf);
+int device_unbind(Context &ctx, const std::string &bdf);
+// @direct: may the device have the guest's queues until a migration begins
+int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct);
+
 // secret.cc
 int secret_install(Context &ctx, const SecretOptions &options);
 int secret_serve(Context &ctx, const SecretOptions &options);

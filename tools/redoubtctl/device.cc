@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// Devices that are passed through and are to migrate with their VM: what redoubt_vfio_pci shows and takes in sysfs.
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string_view>
+
+#include "commands.h"
+#include "print.h"
+
+namespace redoubt::ctl {
+
+using namespace client;
+namespace fs = std::filesystem;
+
+namespace {
+
+const char *const our_driver = "redoubt_vfio_pci";
+
+// enum vfio_device_mig_state
+constexpr std::array states{"error", "stopped", "running", "stop-copy", "resuming", "running-p2p", "pre-copy", "pre-copy-p2p"};
+
+std::string first_line(const fs::path &path)
+{
+	std::ifstream in(path);
+	std::string line;
+
+	std::getline(in, line);
+	return line;
+}
+
+// sysfs takes a value in one write, and the errno is that one's.
+void put(const fs::path &path, const std::string &value)
+{
+	std::ofstream out(path);
+
+	errno = 0;
+	out << value << std::flush;
+	if (!out)
+		throw Error("cannot write '" + value + "' to " + path.string(), errno ? errno : EIO);
+}
+
+struct Device {
+	fs::path dir;
+	std::string bdf, cls, driver;	// driver: empty: none
+	std::string migratable, direct;	// of ours
+	std::map<std::string, std::string> status;
+
+	bool ours() const { return driver == our_driver; }
+	std::string value(const char *name) const
+	{
+		const auto it = status.find(name);
+
+		return it == status.end() ? "" : it->second;
+	}
+	std::string state() const
+	{
+		const std::string number = value("state");
+
+		return number.size() == 1 && number[0] >= '0' && number[0] < '0' + int(states.size()) ? states[number[0] - '0'] : "";
+	}
+};
+
+Device look(const fs::path &dir)
+{
+	Device d;
+	std::error_code none;
+
+	d.dir = dir;
+	d.bdf = dir.filename();
+	d.cls = first_line(dir / "class");
+	d.driver = fs::read_symlink(dir / "driver", none).filename();
+	if (!d.ours())
+		return d;
+	d.migratable = first_line(dir / "redoubt/migratable");
+	d.direct = first_line(dir / "redoubt/direct");
+	std::ifstream in(dir / "redoubt/status");
+	for (std::string line; std::getline(in, line);) {
+		const size_t space = line.find(' ');
+
+		if (space != std::string::npos)
+			d.status[line.substr(0, space)] = line.substr(space + 1);
+	}
+	return d;
+}
+
+fs::path bus(Context &ctx)
+{
+	return fs::path(ctx.sys.sysfs()) / "bus/pci";
+}
+
+bool is_address(std::string_view text)
+{
+	constexpr std::string_view shape = "xxxx:xx:xx.7";
+
+	return std::equal(text.begin(), text.end(), shape.begin(), shape.end(), [](char c, char like) {
+		switch (like) {
+		case 'x':
+			return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+		case '7':
+			return c >= '0' && c <= '7';
+		default:
+			return c == like;
+		}
+	});
+}
+
+// @bdf as lspci prints it; the domain may be left out.
+Device find(Context &ctx, std::string bdf)
+{
+	if (bdf.size() == 7)
+		bdf = "0000:" + bdf;
+	if (!is_address(bdf))
+		throw Error("'" + bdf + "' is no PCI address, like 0000:03:00.0");
+	const fs::path dir = bus(ctx) / "devices" / bdf;
+
+	if (!fs::exists(dir))
+		throw Error("there is no PCI device " + bdf);
+	return look(dir);
+}
+
+Device find_ours(Context &ctx, const std::string &bdf)
+{
+	Device d = find(ctx, bdf);
+
+	if (!d.ours())
+		throw Error(d.bdf + " is " + (d.driver.empty() ? "without a driver" : d.driver + "'s") + ", not " + our_driver +
+			    "'s: redoubtctl device bind " + d.bdf);
+	return d;
+}
+
+// Why its VM could not migrate now; empty: it could.
+std::string obstacle(const Device &d)
+{
+	if (!d.ours())
+		return "not bound to " + std::string(our_driver);
+	if (d.migratable != "1")
+		return "not made migratable";
+	if (d.value("model") == "none" || d.value("model").empty())
+		return "no VM has it, or it had it before it was made migratable";
+	return d.value("blocker") == "none" ? "" : d.value("blocker");
+}
+
+Json to_json(const Device &d)
+{
+	Json j{{"device", d.bdf}, {"class", d.cls}, {"driver", d.driver.empty() ? Json() : Json(d.driver)}};
+	const std::string why = obstacle(d);
+
+	if (d.ours()) {
+		j["migratable"] = d.migratable == "1";
+		j["direct"] = d.direct == "1";
+	}
+	for (const auto &[name, value] : d.status) {
+		if (name == "state")
+			j[name] = d.state();
+		else if (name != "blocker" && !value.empty() && value.find_first_not_of("0123456789") == std::string::npos)
+			j[name] = std::stoull(value);
+		else if (name != "blocker")
+			j[name] = value;
+	}
+	j["can_migrate"] = why.empty();
+	if (!why.empty())
+		j["why_not"] = why;
+	return j;
+}
+
+std::string line(const Device &d)
+{
+	const std::string why = obstacle(d);
+
+	return d.bdf + "  " + (d.driver.empty() ? "no driver" : d.driver) + "  " +
+	       (why.empty() ? "can migrate, " + d.state() : "cannot migrate: " + why);
+}
+
+void wait_for_driver(const Device &d, const std::string &driver)
+{
+	if (look(d.dir).driver != driver)
+		throw Error(driver + " does not take " + d.bdf + "; the kernel's log says why");
+}
+
+} // namespace
+
+int device_list(Context &ctx)
+{
+	std::vector<Device> all;
+
+	for (const auto &entry : fs::directory_iterator(bus(ctx) / "devices")) {
+		const Device d = look(entry.path());
+
+		// NVMe controllers are what there is a model for.
+		if (d.ours() || d.cls == "0x010802")
+			all.push_back(d);
+	}
+	std::sort(all.begin(), all.end(), [](const Device &a, const Device &b) { return a.bdf < b.bdf; });
+	for (const Device &d : all)
+		ctx.out << (ctx.json ? to_json(d).dump() : line(d)) << "\n";
+	return exit_ok;
+}
+
+int device_status(Context &ctx, const std::string &bdf)
+{
+	const Device d = find(ctx, bdf);
+
+	if (ctx.json) {
+		ctx.out << to_json(d).dump() << "\n";
+		return exit_ok;
+	}
+	ctx.out << line(d) << "\n";
+	if (!d.ours())
+		return exit_ok;
+	ctx.out << "  migratable " << (d.migratable == "1" ? "on" : "off") << ", direct " << (d.direct == "1" ? "on" : "off") << "\n";
+	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues"}) {
+		if (!d.value(name).empty())
+			ctx.out << "  " << name << " " << d.value(name) << "\n";
+	}
+	return exit_ok;
+}
+
+int device_bind(Context &ctx, const std::string &bdf)
+{
+	const Device d = find(ctx, bdf);
+
+	if (!fs::exists(bus(ctx) / "drivers" / our_driver))
+		throw NoModule(std::string(our_driver) + " is not loaded");
+	if (d.ours())
+		return exit_ok;
+	put(d.dir / "driver_override", our_driver);
+	if (!d.driver.empty())
+		put(d.dir / "driver/unbind", d.bdf);
+	put(bus(ctx) / "drivers_probe", d.bdf);
+	wait_for_driver(d, our_driver);
+	ctx.out << (ctx.json ? to_json(look(d.dir)).dump() : d.bdf + " bound to " + our_driver) << "\n";
+	return exit_ok;
+}
+
+int device_unbind(Context &ctx, const std::string &bdf)
+{
+	const Device d = find_ours(ctx, bdf);
+
+	put(d.dir / "driver/unbind", d.bdf);
+	put(d.dir / "driver_override", "\n");
+	put(bus(ctx) / "drivers_probe", d.bdf);
+	const Device now = look(d.dir);
+	ctx.out << (ctx.json ? to_json(now).dump() : now.bdf + (now.driver.empty() ? " has no driver" : " given to " + now.driver))
+		<< "\n";
+	return exit_ok;
+}
+
+int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct)
+{
+	const Device d = find_ours(ctx, bdf);
+
+	put(d.dir / "redoubt/migratable", on ? "1" : "0");
+	if (direct)
+		put(d.dir / "redoubt/direct", *direct ? "1" : "0");
+	const Device now = look(d.dir);
+	if (ctx.json)
+		ctx.out << to_json(now).dump() << "\n";
+	else
+		ctx.out << now.bdf << " migratable " << (on ? "on" : "off") << ", direct " << (now.direct == "1" ? "on" : "off")
+			<< ", for the VM that opens it next\n";
+	return exit_ok;
+}
+
+} // namespace redoubt::ctl
