@@ -37,9 +37,10 @@ void rdt_dma_reg_write(void *host, rdt_u32 off, rdt_u32 value);
 
 /*
  * Private memory: the device reaches it at *iova, in the window of struct rdt_dma_info, and the
- * guest does not. Whole pages, zeroed, one range for both. NULL: none.
+ * guest does not. Whole pages, zeroed, one range for both. @writes: the device may write there, too: it
+ * is kept from the rest, as a guest with direct queues could tell it to. NULL: none.
  */
-void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, rdt_u64 *iova);
+void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, int writes, rdt_u64 *iova);
 void rdt_dma_pages_free(void *host, void *va, rdt_u64 iova, rdt_u32 pages);
 
 /* The guest's interrupt. Nothing happens for a vector that it has not set up. */

@@ -60,9 +60,9 @@ void rdt_dma_reg_write(void *host, rdt_u32 off, rdt_u32 value)
 	static_cast<NvmeWorld *>(host)->reg_write(off, value);
 }
 
-void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, rdt_u64 *iova)
+void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, int writes, rdt_u64 *iova)
 {
-	return static_cast<NvmeWorld *>(host)->pages_alloc(pages, iova);
+	return static_cast<NvmeWorld *>(host)->pages_alloc(pages, writes != 0, iova);
 }
 
 void rdt_dma_pages_free(void *host, void *va, rdt_u64 iova, rdt_u32 pages)
@@ -148,7 +148,7 @@ u64 NvmeWorld::private_bytes() const
 	return n;
 }
 
-void *NvmeWorld::pages_alloc(u32 pages, u64 *iova)
+void *NvmeWorld::pages_alloc(u32 pages, bool writes, u64 *iova)
 {
 	if (!may_alloc())
 		return nullptr;
@@ -157,6 +157,8 @@ void *NvmeWorld::pages_alloc(u32 pages, u64 *iova)
 
 	*iova = next_iova_;
 	private_[next_iova_] = std::move(room);
+	if (!writes)
+		read_only_.insert(next_iova_);
 	/* A page of nothing behind each range, and never the same address twice: a stale one is found. */
 	next_iova_ += (pages + 1) * page_bytes;
 	return va;
@@ -168,6 +170,7 @@ void NvmeWorld::pages_free(void *va, u64 iova, u32 pages)
 
 	if (it == private_.end() || it->second->data() != va || it->second->size() != pages * page_bytes)
 		std::abort();
+	read_only_.erase(iova);
 	private_.erase(it);
 }
 
@@ -254,7 +257,7 @@ void NvmeWorld::reg_write(u32 off, u32 v)
 	}
 }
 
-u8 *NvmeWorld::bus(u64 iova, u64 len)
+u8 *NvmeWorld::bus(u64 iova, u64 len, bool write)
 {
 	if (iova + len <= memory.bytes.size())
 		return memory.bytes.data() + iova;
@@ -263,27 +266,26 @@ u8 *NvmeWorld::bus(u64 iova, u64 len)
 	if (it == private_.begin())
 		return nullptr;
 	--it;
-	if (iova - it->first + len > it->second->size())
+	if (iova - it->first + len > it->second->size() || (write && read_only_.count(it->first)))
 		return nullptr;
 	return it->second->data() + (iova - it->first);
 }
 
 bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
 {
-	/* What a guest that has the device's queues tells it to do to private memory is not of interest here. */
-	u8 *p = in_guests_ && iova + len > window ? nullptr : bus(iova, len);
+	u8 *p = bus(iova, len, to_memory);
 
 	if (!p) {
 		faults++;
 		return false;
 	}
-	private_data += in_io_ && iova >= window;
+	private_data += in_io_ && !in_guests_ && iova >= window;
 	const auto in = [&](const Ring &r, u64 bytes) { return iova < r.base + r.size * bytes && r.base < iova + len; };
 
 	for (const auto &[id, r] : sq_)
-		trespass += r.base >= window && in(r, 64);
+		trespass += r.base >= window && in(r, 64) && !in_guests_;
 	for (const auto &[id, r] : cq_)
-		trespass += r.base >= window && in(r, 16);
+		trespass += r.base >= window && in(r, 16) && !in_guests_;
 	if (to_memory)
 		std::memcpy(p, buf, len);
 	else
@@ -456,7 +458,7 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 		return;
 	const Cqe e = {dw0, 0, s.head, c.qid, c.e.cid, static_cast<u16>(status << 1 | q.phase)};
 
-	if (u8 *p = bus(q.base + q.tail * 16u, 16))
+	if (u8 *p = bus(q.base + q.tail * 16u, 16, true))
 		std::memcpy(p, &e, 16);
 	else
 		faults++;

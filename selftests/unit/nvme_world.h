@@ -106,7 +106,7 @@ public:
 	/* the port */
 	u32 reg_read(u32 off);
 	void reg_write(u32 off, u32 v);
-	void *pages_alloc(u32 pages, u64 *iova);
+	void *pages_alloc(u32 pages, bool writes, u64 *iova);
 	void pages_free(void *va, u64 iova, u32 pages);
 	void pause();
 	u64 ms = 0;
@@ -124,7 +124,7 @@ private:
 		u16 qid;
 		redoubt::dma::nvme::Sqe e;
 	};
-	u8 *bus(u64 iova, u64 len); /* nullptr: nothing there */
+	u8 *bus(u64 iova, u64 len, bool write = false); /* nullptr: nothing there, or not to be written */
 	bool dma(u64 iova, void *buf, u64 len, bool to_memory);
 	u16 transfer(const redoubt::dma::nvme::Sqe &e, u8 *buf, u64 len, bool to_memory);
 	u16 execute(u16 qid, const redoubt::dma::nvme::Sqe &e, u32 &dw0);
@@ -143,6 +143,7 @@ private:
 	std::deque<Command> aer_;
 	std::set<u32> raised_;
 	std::map<u64, std::unique_ptr<std::vector<u8>>> private_; /* by bus address */
+	std::set<u64> read_only_;
 	u64 next_iova_ = window;
 };
 

@@ -14,11 +14,9 @@
 
 /* 6.3: iommu_map() is told how to allocate. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-#define map_page(domain, iova, phys) \
-	iommu_map(domain, iova, phys, PAGE_SIZE, IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE, GFP_KERNEL_ACCOUNT)
+#define map_page(domain, iova, phys, prot) iommu_map(domain, iova, phys, PAGE_SIZE, prot, GFP_KERNEL_ACCOUNT)
 #else
-#define map_page(domain, iova, phys) \
-	iommu_map(domain, iova, phys, PAGE_SIZE, IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE)
+#define map_page(domain, iova, phys, prot) iommu_map(domain, iova, phys, PAGE_SIZE, prot)
 #endif
 
 /* Which windows are taken: devices of one VM share a domain. Protects the list only; innermost. */
@@ -100,8 +98,9 @@ static void unmap(struct rdt_device *d, u64 iova, u32 pages)
 		iommu_unmap(d->domain, iova, (size_t)pages << PAGE_SHIFT);
 }
 
-void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, rdt_u64 *iova)
+void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, int writes, rdt_u64 *iova)
 {
+	const int prot = IOMMU_READ | IOMMU_CACHE | (writes ? IOMMU_WRITE : 0);
 	struct rdt_device *d = host;
 	unsigned long at = bitmap_find_next_zero_area(d->window_used, RDT_WINDOW_PAGES, 0, pages, 0);
 	u8 *va;
@@ -115,7 +114,7 @@ void *rdt_dma_pages_alloc(void *host, rdt_u32 pages, rdt_u64 *iova)
 		return NULL;
 	*iova = d->window + ((u64)at << PAGE_SHIFT);
 	for (i = 0; i < pages; i++) {
-		if (map_page(d->domain, *iova + ((u64)i << PAGE_SHIFT), page_to_phys(vmalloc_to_page(va + i * PAGE_SIZE)))) {
+		if (map_page(d->domain, *iova + ((u64)i << PAGE_SHIFT), page_to_phys(vmalloc_to_page(va + i * PAGE_SIZE)), prot)) {
 			unmap(d, *iova, i);
 			vfree(va);
 			return NULL;

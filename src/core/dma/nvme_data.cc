@@ -145,7 +145,7 @@ Nvme::Sc Nvme::map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounc
 	m->guest = mptr;
 	m->len = static_cast<u32>(t.meta);
 	m->pages = pages_of(t.meta);
-	m->va = static_cast<u8 *>(rdt_dma_pages_alloc(host_, m->pages, &m->iova));
+	m->va = static_cast<u8 *>(rdt_dma_pages_alloc(host_, m->pages, 1, &m->iova));
 	if (!m->va)
 		return sc_internal;
 	if (t.dir == Dir::ToDevice && rdt_dma_read(host_, mptr, m->va, m->len) != 0)

@@ -11,8 +11,8 @@ bool Nvme::make_pair(Pair &p, u32 depth)
 	p = {};
 	p.depth = depth;
 	p.slot = static_cast<Slot *>(rdt_dma_alloc(depth * sizeof(Slot)));
-	p.sqe = static_cast<Sqe *>(rdt_dma_pages_alloc(host_, pages_of(depth * sizeof(Sqe)), &p.sq_iova));
-	p.cqe = static_cast<Cqe *>(rdt_dma_pages_alloc(host_, pages_of(depth * sizeof(Cqe)), &p.cq_iova));
+	p.sqe = static_cast<Sqe *>(rdt_dma_pages_alloc(host_, pages_of(depth * sizeof(Sqe)), 0, &p.sq_iova));
+	p.cqe = static_cast<Cqe *>(rdt_dma_pages_alloc(host_, pages_of(depth * sizeof(Cqe)), 1, &p.cq_iova));
 	for (u32 i = 0; p.slot && i < depth; i++) {
 		p.slot[i].next = static_cast<u16>(i + 1);
 		p.slot[i].list = p.slot[i].data = Pool::none;

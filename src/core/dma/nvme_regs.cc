@@ -253,7 +253,7 @@ bool Nvme::start_device()
 		return false;
 	}
 	if (!own_page_)
-		own_page_ = static_cast<u8 *>(rdt_dma_pages_alloc(host_, 1, &own_iova_));
+		own_page_ = static_cast<u8 *>(rdt_dma_pages_alloc(host_, 1, 1, &own_iova_));
 	if (!own_page_ || !make_pair(p, admin_depth)) {
 		fail("no memory for the device's admin queue");
 		return false;

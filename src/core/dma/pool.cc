@@ -11,7 +11,7 @@ bool Pool::grow()
 
 	if (!c)
 		return false;
-	c->va = rdt_dma_pages_alloc(host_, chunk_pages, &c->iova);
+	c->va = rdt_dma_pages_alloc(host_, chunk_pages, 1, &c->iova);
 	if (!c->va) {
 		rdt_dma_free(c);
 		return false;
