@@ -17,6 +17,7 @@ make check        set up, build, test: 30 minutes at most
 make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make demo-domains watch a guest's root go for keys in a domain and in code; ARCH= likewise
+make demo-migration watch a VM with a passed-through NVMe controller move between two hosts
 make bench        measure; writes build/bench.json
 make install      redoubt*.ko, redoubtctl and the udev rule, into this machine
 make guest-install   redoubt_guest.ko and its udev rule, into this machine
@@ -29,7 +30,7 @@ DESTDIR=, PREFIX=   where to install
 endef
 
 all: modules tools
-.PHONY: all modules guest tools guest-tools guest-tools-install setup unit lint check check-long demo demo-domains bench install guest-install clean help
+.PHONY: all modules guest tools guest-tools guest-tools-install setup unit lint check check-long demo demo-domains demo-migration bench install guest-install clean help
 
 # ---------------------------------------------------------------------------
 # A kernel goes by its first two numbers. kdir is where its headers are, root the
@@ -139,7 +140,7 @@ check-long:
 	@selftests/run --long --unit $(RUN)
 
 ARCH ?= npt
-demo demo-domains:
+demo demo-domains demo-migration:
 	@scripts/$@ --arch $(ARCH)
 
 bench: setup

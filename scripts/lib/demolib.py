@@ -71,14 +71,19 @@ def set_up(screen, *steps):
 
 
 def lab(log, args, script, overlays, handle, screen):
-    """Boots the host, runs scripts/lib/SCRIPT there and hands each line of its output on. Returns the exit status."""
+    """Boots the host and follows scripts/lib/SCRIPT there."""
     with open(f"{TOP}/scripts/lib/{script}") as f:
         script = f.read()
     argv = ["scripts/lab", "--arch", args.arch, "--kernel", args.kernel, "--guest-kernel", args.kernel,
             "--timeout", "7200" if args.arch == "ept" else "1200", "--boot-log", f"{log}.console"]
     for overlay in overlays:
         argv += ["--overlay", overlay]
-    proc = subprocess.Popen(argv + ["--", "sh", "-c", script], cwd=TOP, stdin=subprocess.DEVNULL,
+    return follow(log, args, argv + ["--", "sh", "-c", script], handle, screen)
+
+
+def follow(log, args, argv, handle, screen):
+    """Runs it, and hands each line of its output on. Returns the exit status."""
+    proc = subprocess.Popen(argv, cwd=TOP, stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lines = queue.Queue()
 

@@ -57,10 +57,14 @@ class Npt:
         for name, controllers in (("lab", range(shared)), ("other", range(shared, n))):
             if not controllers:
                 continue
-            disk = f"{self.run.dir}/{name}.img"
-            with open(disk, "wb") as f:
-                f.truncate(NVME_BYTES)
-            argv += ["-drive", f"file={disk},if=none,id=drive-{name},format=raw",
+            disk, sharing = f"{self.run.dir}/{name}.img", ""
+            if self.run.args.nvme_disk and name == "lab":
+                # What one QEMU has written another one reads at once, and does not mind it.
+                disk, sharing = self.run.args.nvme_disk, ",cache=directsync,file.locking=off"
+            else:
+                with open(disk, "wb") as f:
+                    f.truncate(NVME_BYTES)
+            argv += ["-drive", f"file={disk},if=none,id=drive-{name},format=raw{sharing}",
                      "-device", f"nvme-subsys,id={name},nqn={name}"]
             for i in controllers:
                 argv += ["-device", f"nvme,id=nvme{i},subsys={name},serial={name},max_ioqpairs=16,msix_qsize=17"]

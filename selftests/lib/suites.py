@@ -201,6 +201,7 @@ def suites():
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         migration_suite("plain", NPT, "plain-test", seconds=100),
         migration_suite("move", NPT, "move-test", "1", long=(), seconds=150),
+        migration_suite("hostile", (), "hostile-test", seconds=150),
         migration_suite("move-often", (), "move-test", "4", seconds=300),
         migration_suite("io", (), "io-test", "20", boot="nvme-io", seconds=1200,
                         files=tuple((f, "/guest/overlay/usr/local/bin") for f in
@@ -223,7 +224,9 @@ def here():
     labs = [HereSuite(f"lab/{arch}-{kernel}", ("selftests/lab/test_lab.sh", "--arch", arch, "--kernel", kernel),
                       seconds, arch=arch, kernel=kernel)
             for (arch, kernel), seconds in LAB_TEST_SECONDS.items()]
-    return labs + [
+    two = [HereSuite(f"two-hosts/{kernel}", ("selftests/migration/two-hosts", kernel, "3"), 400, arch="npt", kernel=kernel,
+                     needs=(("-C", "selftests/guest"),)) for kernel in ("6.1", "6.12")]
+    return labs + two + [
         HereSuite("secret/manifest", ("make", "-s", "-C", "selftests/secret", "manifest"), 20, short=True),
         HereSuite("secret/aes", ("make", "-s", "-C", "selftests/secret", "aes"), 10, short=True),
         demo("npt", 40, short=True),
