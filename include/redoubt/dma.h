@@ -112,8 +112,11 @@ void rdt_model_reset(struct rdt_model *m) RDT_NOEXCEPT;
  * the device goes on. When it returns 0 nothing will write to guest memory until rdt_model_run().
  */
 int rdt_model_stop(struct rdt_model *m) RDT_NOEXCEPT;
-/* Go on: after rdt_model_stop(), or after rdt_model_load() on the device it was loaded for. 0 or -errno. */
-int rdt_model_run(struct rdt_model *m) RDT_NOEXCEPT;
+/**
+ * rdt_model_run - go on: after rdt_model_stop(), or after rdt_model_load() on the device it was loaded for. 0 or -errno.
+ * @still: the guest's CPUs do not run yet: the model may use memory of its rings for a moment, and puts back what was there.
+ */
+int rdt_model_run(struct rdt_model *m, int still) RDT_NOEXCEPT;
 
 /* While it is stopped. How large the state is at most; and the state: its length, or -errno. */
 rdt_u64 rdt_model_state_max(struct rdt_model *m) RDT_NOEXCEPT;
@@ -132,7 +135,8 @@ void rdt_model_arm(struct rdt_model *m, int on) RDT_NOEXCEPT;
  * struct rdt_model_stats - since the model was made.
  * @commands: taken from the guest. @bounced: pages copied. @refused: commands and doorbells that
  * were answered with an error by the model, not the device.
- * @inflight: of the commands, those that the device has now. @queues: submission queues that the guest has.
+ * @inflight: of the commands, those that the device has now. @queues: submission queues that the guest has; @direct: of
+ * them, those that the device has itself.
  */
 struct rdt_model_stats {
 	rdt_u64 commands;
@@ -140,6 +144,7 @@ struct rdt_model_stats {
 	rdt_u64 refused;
 	rdt_u32 inflight;
 	rdt_u32 queues;
+	rdt_u32 direct;
 };
 void rdt_model_get_stats(struct rdt_model *m, struct rdt_model_stats *out) RDT_NOEXCEPT;
 /* NULL: it could migrate now. Else what stands against it. */

@@ -105,12 +105,12 @@ struct Machine {
 				state[in.ConsumeIntegralInRange<std::size_t>(0, state.size() - 1)] = in.ConsumeIntegral<u8>();
 			if (rdt_model_load(to.model, state.data(), state.size()) == 0) {
 				g.w = &to;
-				rdt_model_run(to.model);
+				rdt_model_run(to.model, in.ConsumeBool());
 				from.function_reset();
 				return;
 			}
 		}
-		rdt_model_run(from.model);
+		rdt_model_run(from.model, in.ConsumeBool());
 	}
 	void turn()
 	{

@@ -178,7 +178,7 @@ void NvmeWorld::pause()
 {
 	ms++;
 	/* What takes its time is done when somebody waits. */
-	if (!deaf)
+	if (!deaf && !slow)
 		work(1 + rng() % 4);
 }
 
@@ -253,6 +253,8 @@ void NvmeWorld::reg_write(u32 off, u32 v)
 			if (v >= cq_[qid].size)
 				std::abort();
 			cq_[qid].head = static_cast<u16>(v);
+			if (strict && v != cq_[qid].tail)
+				raised_.insert(cq_[qid].vector);
 		}
 	}
 }
@@ -381,6 +383,13 @@ void NvmeWorld::fetch(u16 qid)
 	}
 }
 
+bool NvmeWorld::is_direct(u16 qid) const
+{
+	const auto it = sq_.find(qid);
+
+	return it != sq_.end() && it->second.base < window;
+}
+
 unsigned NvmeWorld::pending() const
 {
 	return static_cast<unsigned>(todo_.size());
@@ -456,6 +465,7 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 	}
 	if (q.base < window && (csts_ & csts_shst))
 		return;
+	const bool quiet = strict && q.tail != q.head;
 	const Cqe e = {dw0, 0, s.head, c.qid, c.e.cid, static_cast<u16>(status << 1 | q.phase)};
 
 	if (u8 *p = bus(q.base + q.tail * 16u, 16, true))
@@ -465,7 +475,8 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 	q.tail = static_cast<u16>((q.tail + 1) % q.size);
 	if (q.tail == 0)
 		q.phase ^= 1;
-	raised_.insert(q.vector);
+	if (!quiet)
+		raised_.insert(q.vector);
 }
 
 u16 NvmeWorld::execute(u16 qid, const Sqe &e, u32 &dw0)
@@ -555,9 +566,9 @@ u16 NvmeWorld::io(const Sqe &e)
 	u8 *meta = disk.metadata.data() + lba * disk.meta;
 	u16 status = 0;
 
-	io_commands++;
 	if (e.opcode == nvm_flush)
-		return 0;
+		return flushes++, static_cast<u16>(0);
+	io_commands++;
 	if (e.nsid != 1)
 		return sc_invalid_ns;
 	if (e.opcode == nvm_dsm) {
@@ -635,7 +646,7 @@ void NvmeGuest::write(u32 off, u64 v, u32 len)
 
 bool NvmeGuest::enable(u32 entries)
 {
-	admin = {.sq = page((entries * 64 + 4095) / 4096), .cq = page((entries * 16 + 4095) / 4096), .size = entries};
+	admin = {.sq = page((entries * 64 + 4095) / 4096), .cq = page((entries * 16 + 4095) / 4096), .size = entries, .cq_size = entries};
 	io.clear();
 	shadow_page_ = event_page_ = 0;
 	write(reg_aqa, (entries - 1) << 16 | (entries - 1));
@@ -686,7 +697,7 @@ bool NvmeGuest::next(Queue &q, Cqe &out)
 	std::memcpy(&out, memory.bytes.data() + q.cq + q.head * 16u, 16);
 	if ((out.status & 1) != q.phase)
 		return false;
-	q.head = static_cast<u16>((q.head + 1) % q.size);
+	q.head = static_cast<u16>((q.head + 1) % q.cq_size);
 	if (q.head == 0)
 		q.phase ^= 1;
 	q.sq_head = out.sqhd;
@@ -736,7 +747,7 @@ u16 NvmeGuest::io_command(unsigned q, const Sqe &e)
 	return c.status >> 1;
 }
 
-bool NvmeGuest::make_queues(unsigned n, u32 entries)
+bool NvmeGuest::make_queues(unsigned n, u32 entries, u32 cq_entries)
 {
 	Sqe e = {};
 	u32 got = 0;
@@ -747,19 +758,20 @@ bool NvmeGuest::make_queues(unsigned n, u32 entries)
 	if (admin_command(e, &got) != 0 || (got & 0xffff) + 1 < n)
 		return false;
 	for (u16 i = 1; i <= n; i++) {
-		Queue q = {.id = i, .size = entries};
+		Queue q = {.id = i, .size = entries, .cq_size = cq_entries ? cq_entries : entries};
 
 		q.sq = page((entries * 64 + 4095) / 4096);
-		q.cq = page((entries * 16 + 4095) / 4096);
+		q.cq = page((q.cq_size * 16 + 4095) / 4096);
 		e = {};
 		e.opcode = adm_create_cq;
 		e.prp1 = q.cq;
-		e.cdw10 = i | (entries - 1) << 16;
+		e.cdw10 = i | (q.cq_size - 1) << 16;
 		e.cdw11 = 3 | static_cast<u32>(i) << 16;
 		if (admin_command(e) != 0)
 			return false;
 		e.opcode = adm_create_sq;
 		e.prp1 = q.sq;
+		e.cdw10 = i | (entries - 1) << 16;
 		e.cdw11 = 1 | static_cast<u32>(i) << 16;
 		if (admin_command(e) != 0)
 			return false;

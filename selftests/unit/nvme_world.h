@@ -82,11 +82,13 @@ public:
 	bool instant = true;   /* commands of the admin queue are done at once */
 	bool deaf = false;     /* takes no command any more */
 	bool gone = false;     /* all registers read as ones */
+	bool strict = false;   /* an interrupt only when all that the last one was for has been taken, as told by doorbell */
+	bool slow = false;     /* I/O commands are done by work() only, not when somebody waits */
 
 	/* What it has done */
 	u64 faults = 0;	 /* addresses that are nowhere */
 	u64 trespass = 0; /* data to where its rings are */
-	u64 io_commands = 0;
+	u64 io_commands = 0, flushes = 0;
 	u64 private_data = 0; /* accesses to private memory for an I/O command's data */
 	std::map<u32, u32> features;
 	struct Route {
@@ -94,6 +96,7 @@ public:
 	};
 	std::map<u32, Route> routes;
 	unsigned pending() const;
+	bool is_direct(u16 qid) const; /* a queue in the guest's memory */
 	void notice(u32 dw0); /* an asynchronous event */
 	unsigned aers() const
 	{
@@ -174,7 +177,7 @@ public:
 	struct Queue {
 		u16 id = 0;
 		u64 sq = 0, cq = 0;
-		u32 size = 0;
+		u32 size = 0, cq_size = 0;
 		u16 tail = 0, head = 0, phase = 1;
 		u16 sq_head = 0; /* as the completions say */
 	};
@@ -188,8 +191,8 @@ public:
 	u16 admin_command(Sqe e, u32 *dw0 = nullptr);
 	/* One command of io[q], to its end. The status; or 0xffff: there is none, 0xfffe: of another command. */
 	u16 io_command(unsigned q, const Sqe &e);
-	/* Set Features 7, and queues of so many entries each. */
-	bool make_queues(unsigned n, u32 entries = 64);
+	/* Set Features 7, and queues of so many entries each; 0: the completion queue's likewise. */
+	bool make_queues(unsigned n, u32 entries = 64, u32 cq_entries = 0);
 
 	Queue admin;
 	std::vector<Queue> io;

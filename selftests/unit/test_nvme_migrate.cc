@@ -22,13 +22,13 @@ struct Pair : testing::TestWithParam<unsigned> {
 		a.direct = b.direct = GetParam() & way_direct;
 		g.shadow = GetParam() & way_shadow;
 	}
-	void up(unsigned queues = 2, u32 entries = 64)
+	void up(unsigned queues = 2, u32 entries = 64, u32 cq_entries = 0)
 	{
 		b.serial = "two";
 		ASSERT_TRUE(a.create());
 		ASSERT_TRUE(b.create());
 		ASSERT_TRUE(g.enable());
-		ASSERT_TRUE(g.make_queues(queues, entries));
+		ASSERT_TRUE(g.make_queues(queues, entries, cq_entries));
 	}
 	void TearDown() override
 	{
@@ -63,7 +63,7 @@ struct Pair : testing::TestWithParam<unsigned> {
 		NvmeWorld &old = *g.w;
 
 		g.w = &other();
-		ASSERT_EQ(rdt_model_run(g.w->model), 0);
+		ASSERT_EQ(rdt_model_run(g.w->model, 1), 0);
 		old.function_reset();
 	}
 	void move()
@@ -280,7 +280,7 @@ TEST_P(Pair, E5_E9_moves_under_load)
 		if (w.rng() % 60 == 0) {
 			if (w.rng() % 3 == 0) { /* cancelled */
 				ASSERT_EQ(save(), 0);
-				ASSERT_EQ(rdt_model_run(w.model), 0);
+				ASSERT_EQ(rdt_model_run(w.model, w.rng() % 2), 0);
 			} else {
 				move();
 				moves++;
@@ -308,6 +308,102 @@ TEST_P(Pair, E5_E9_moves_under_load)
 		EXPECT_EQ(disk.data[lba * 512], disk_should[lba]);
 }
 
+/* Wherever the guest is in its rings, and with completions that it has not taken and commands that nobody has. */
+TEST_P(Pair, E6_E7_queues_are_direct_again)
+{
+	const bool direct = GetParam() & way_direct;
+	Sqe e = {};
+	Cqe c = {};
+	u16 cid = 0;
+
+	e.opcode = nvm_write_zeroes;
+	e.nsid = 1;
+	for (const auto &[entries, cq_entries] : {std::pair{16u, 16u}, {16u, 32u}, {8u, 24u}, {12u, 16u}, {2u, 2u}}) {
+		g.forget();
+		up(2, entries, cq_entries);
+		for (unsigned n = 0; n < 150; n++) {
+			auto &q = g.io[0];
+			const unsigned many = static_cast<unsigned>(a.rng() % entries);
+			const unsigned late = many ? static_cast<unsigned>(a.rng() % many) : 0;
+			u16 next = cid;
+
+			for (unsigned i = 0; i < many; i++) {
+				e.cid = cid++;
+				g.put(q, e);
+			}
+			g.ring(q);
+			g.w->reorder = false;
+			g.w->work();
+			g.w->interrupts();
+			for (unsigned i = 0; i < many - late; i++, next++) {
+				ASSERT_TRUE(g.next(q, c));
+				ASSERT_EQ(c.cid, next);
+			}
+			g.ack(q);
+			/* One is put in that nobody takes any more. */
+			ASSERT_EQ(rdt_model_stop(g.w->model), 0);
+			e.cid = cid;
+			if (many < entries - 1) {
+				g.put(q, e);
+				g.ring(q);
+				cid++;
+			}
+			ASSERT_EQ(save(), 0);
+			const std::vector<u8> before(memory.bytes.begin() + static_cast<long>(q.sq),
+						     memory.bytes.begin() + static_cast<long>(q.cq + q.cq_size * 16));
+
+			ASSERT_EQ(load(), 0);
+			NvmeWorld &old = *g.w;
+
+			g.w = &other();
+			ASSERT_EQ(rdt_model_run(g.w->model, 1), 0);
+			old.function_reset();
+			EXPECT_EQ(g.w->is_direct(q.id), direct);
+			EXPECT_TRUE(std::equal(before.begin(), before.end(), memory.bytes.begin() + static_cast<long>(q.sq)));
+			g.w->reorder = false;
+			g.w->work();
+			g.w->interrupts();
+			while (g.next(q, c)) {
+				ASSERT_EQ(c.cid, next++);
+				ASSERT_EQ(c.status >> 1, 0);
+				g.ack(q);
+				g.w->work();
+				g.w->interrupts();
+			}
+			ASSERT_EQ(next, cid);
+		}
+		EXPECT_EQ(a.flushes + b.flushes != 0, direct);
+		a.destroy();
+		b.destroy();
+	}
+}
+
+/* A device that takes too long for it: the rings are as they were, and the model goes on with them. */
+TEST_P(Pair, E7_direct_again_does_not_come_about)
+{
+	up();
+	for (unsigned i = 0; i < 5; i++)
+		EXPECT_EQ(command(0, nvm_write, i, g.page()), 0);
+	ASSERT_EQ(save(), 0);
+	ASSERT_EQ(load(), 0);
+	const std::vector<u8> before(memory.bytes.begin() + static_cast<long>(g.io[0].sq),
+				     memory.bytes.begin() + static_cast<long>(g.io[0].cq + g.io[0].cq_size * 16));
+
+	b.slow = true;
+	go_on();
+	b.slow = false;
+	EXPECT_FALSE(b.is_direct(1));
+	EXPECT_TRUE(std::equal(before.begin(), before.end(), memory.bytes.begin() + static_cast<long>(g.io[0].sq)));
+	for (unsigned i = 0; i < 100; i++)
+		EXPECT_EQ(command(0, nvm_write, i, 0x100000), 0);
+	/* Stopped and started, it is tried again. */
+	ASSERT_EQ(rdt_model_stop(b.model), 0);
+	ASSERT_EQ(rdt_model_run(b.model, 1), 0);
+	EXPECT_EQ(b.is_direct(1), bool(GetParam() & way_direct));
+	for (unsigned i = 0; i < 100; i++)
+		EXPECT_EQ(command(0, nvm_write, i, 0x100000), 0);
+}
+
 TEST_P(Pair, E5_stopped_nothing_is_written_to_the_guest)
 {
 	up();
@@ -332,7 +428,7 @@ TEST_P(Pair, E5_stopped_nothing_is_written_to_the_guest)
 	a.work();
 	a.interrupts();
 	EXPECT_TRUE(memory.bytes == with_entry);
-	EXPECT_EQ(rdt_model_run(a.model), 0);
+	EXPECT_EQ(rdt_model_run(a.model, 0), 0);
 	a.work();
 	a.interrupts();
 	Cqe c = {};
@@ -387,7 +483,7 @@ TEST_P(Pair, E8_the_destination_refuses_and_the_source_goes_on)
 		ASSERT_FALSE(there.log.empty()) << c.says;
 		EXPECT_NE(there.log.back().find(c.says), std::string::npos) << there.log.back();
 		EXPECT_EQ(there.private_bytes(), 0u);
-		ASSERT_EQ(rdt_model_run(a.model), 0);
+		ASSERT_EQ(rdt_model_run(a.model, 0), 0);
 		EXPECT_EQ(command(0, nvm_write, 0, page), 0);
 	}
 	NvmeWorld there(memory, elsewhere);
@@ -396,7 +492,7 @@ TEST_P(Pair, E8_the_destination_refuses_and_the_source_goes_on)
 	ASSERT_EQ(save(), 0);
 	EXPECT_EQ(rdt_model_load(there.model, state.data(), state.size()), -18);
 	EXPECT_NE(there.log.back().find("another namespace"), std::string::npos) << there.log.back();
-	ASSERT_EQ(rdt_model_run(a.model), 0);
+	ASSERT_EQ(rdt_model_run(a.model, 0), 0);
 }
 
 TEST_P(Pair, E7_the_other_has_shorter_queues_and_it_does_not_matter)
@@ -429,7 +525,7 @@ TEST_P(Pair, E8_a_namespace_that_cannot_be_told_from_others_stays)
 	disk.nguid[0] = disk.nguid[1] = 0;
 	up();
 	EXPECT_EQ(save(), -18);
-	ASSERT_EQ(rdt_model_run(a.model), 0);
+	ASSERT_EQ(rdt_model_run(a.model, 0), 0);
 	EXPECT_EQ(command(0, nvm_write, 0, g.page()), 0);
 }
 
@@ -455,7 +551,7 @@ TEST_P(Pair, E8_what_came_over_the_wire_is_not_trusted)
 				continue;
 			}
 			taken++;
-			rdt_model_run(b.model);
+			rdt_model_run(b.model, 0);
 			b.function_reset();
 		}
 	}

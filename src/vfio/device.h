@@ -70,6 +70,7 @@ struct rdt_doorbell {
  * @forced: memory and bus mastering are on by us, whatever the guest's command register says: its
  *	configuration space has not come yet.
  * @loaded: in RESUMING, all of a state has come and the model has taken it.
+ * @still: in RUNNING_P2P, it came there from STOP: the VMM starts its vCPUs only when the device runs.
  * @mm: the VMM's, for interrupt threads.
  * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
  *	memory to keep them.
@@ -88,6 +89,7 @@ struct rdt_device {
 	bool master;
 	bool forced;
 	bool loaded;
+	bool still;
 
 	struct rdt_doorbell bell;
 

@@ -332,8 +332,8 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 	rdt_unlock(d);
 	if (!model)
 		return sysfs_emit(buf, "model none\n");
-	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\nblocker %s\n",
-			  state, (u64)s.commands, rings, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, blocker ?: "none");
+	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\ndirect_queues %u\nblocker %s\n",
+			  state, (u64)s.commands, rings, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, s.direct, blocker ?: "none");
 }
 static DEVICE_ATTR_RO(status);
 

@@ -297,7 +297,7 @@ static int arm(struct rdt_device *d)
 		return err;
 	err = try_save(d);
 	rdt_model_arm(d->model, !err);
-	return rdt_model_run(d->model) ?: err;
+	return rdt_model_run(d->model, false) ?: err;
 }
 
 /* Unless the log is still read. */
@@ -332,7 +332,7 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 	if (ARC(PRE_COPY, PRE_COPY_P2P))
 		return rdt_model_stop(d->model);
 	if (ARC(PRE_COPY_P2P, PRE_COPY))
-		return rdt_model_run(d->model);
+		return rdt_model_run(d->model, false);
 	if (ARC(PRE_COPY_P2P, RUNNING_P2P)) {
 		end_file(d);
 		return 0;
@@ -354,14 +354,20 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 
 static int step(struct rdt_device *d, u32 next, struct file **filp)
 {
-	if (ARC(RUNNING, RUNNING_P2P))
+	if (ARC(RUNNING, RUNNING_P2P)) {
+		d->still = false;
 		return rdt_model_stop(d->model);
-	if (ARC(RUNNING_P2P, STOP) || ARC(STOP, RUNNING_P2P))
+	}
+	if (ARC(RUNNING_P2P, STOP))
 		return 0;
+	if (ARC(STOP, RUNNING_P2P)) {
+		d->still = true;
+		return 0;
+	}
 	if (ARC(RUNNING_P2P, RUNNING)) {
 		disarm(d);
 		d->forced = false;
-		return rdt_model_run(d->model);
+		return rdt_model_run(d->model, d->still);
 	}
 	if (ARC(STOP, STOP_COPY)) {
 		*filp = open_file(d, false);

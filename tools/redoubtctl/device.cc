@@ -214,7 +214,7 @@ int device_status(Context &ctx, const std::string &bdf)
 	if (!d.ours())
 		return exit_ok;
 	ctx.out << "  migratable " << (d.migratable == "1" ? "on" : "off") << ", direct " << (d.direct == "1" ? "on" : "off") << "\n";
-	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues"}) {
+	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues", "direct_queues"}) {
 		if (!d.value(name).empty())
 			ctx.out << "  " << name << " " << d.value(name) << "\n";
 	}

@@ -81,9 +81,9 @@ int rdt_model_stop(rdt_model *m) noexcept
 	return m->m.stop();
 }
 
-int rdt_model_run(rdt_model *m) noexcept
+int rdt_model_run(rdt_model *m, int still) noexcept
 {
-	return m->m.run();
+	return m->m.run(still != 0);
 }
 
 rdt_u64 rdt_model_state_max(rdt_model *m) noexcept

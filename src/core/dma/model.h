@@ -19,7 +19,7 @@ public:
 	virtual void reset() = 0;
 	/* 0 or -errno */
 	virtual int stop() = 0;
-	virtual int run() = 0;
+	virtual int run(bool still) = 0;
 	virtual u64 state_max() = 0;
 	virtual s64 save(void *buf, u64 room) = 0;
 	virtual int load(const void *buf, u64 len) = 0;

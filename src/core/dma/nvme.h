@@ -29,6 +29,7 @@ public:
 	static constexpr u32 mdts_pages_log2 = 8; /* 1 MiB a command */
 	static constexpr u64 max_bytes = page_size << mdts_pages_log2;
 	static constexpr u64 stop_ms = 10000, command_ms = 10000;
+	static constexpr u64 direct_ms = 200; /* for all queues to become direct again */
 
 	/* *why when nullptr */
 	static Nvme *create(void *host, const rdt_dma_info &info, const char **why);
@@ -39,7 +40,7 @@ public:
 	void interrupt(u32 vector) override;
 	void reset() override;
 	int stop() override;
-	int run() override;
+	int run(bool still) override;
 	u64 state_max() override;
 	s64 save(void *buf, u64 room) override;
 	int load(const void *buf, u64 len) override;
@@ -196,21 +197,27 @@ private:
 	Sc exec(Sqe &e, u32 *dw0 = nullptr);
 
 	/* nvme_direct.cc: queues that the device has from the guest, and shadow doorbells */
+	[[nodiscard]] bool belong(u16 qid) const;
 	[[nodiscard]] bool may_be_direct(u16 qid) const;
 	Sc direct_queues(u16 qid);
 	void pass_on(u16 qid);
-	void mind_overflow(u16 qid);
+	[[nodiscard]] int has_entry(const Cq &c, u64 at) const;
 	[[nodiscard]] u64 produced(const Cq &c) const;
 	[[nodiscard]] bool any_direct() const;
 	bool direct_idle();
 	void settle(Cq &c);
 	int make_mediated(u16 qid);
 	int make_all_mediated();
+	[[nodiscard]] u32 commands_to(u16 qid) const;
+	bool advance(u16 qid, u32 n, u32 nsid, u64 until);
+	void make_direct(u16 qid, u32 nsid, u64 until);
+	void make_all_direct();
 	void route();
 	Sc admin_dbbuf(const Sqe &e);
 	void want_ring(u16 qid, bool completion, u16 at);
 	bool head_moved(u16 qid, u32 value);
 	void look_at_head(u16 qid);
+	void watch_head(u16 qid);
 	bool has_room(u16 cqid);
 
 	/* nvme_io.cc: commands of I/O queues */

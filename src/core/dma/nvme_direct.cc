@@ -5,7 +5,9 @@
  * them. The admin queue is the model's always.
  *
  * And shadow doorbells (Doorbell Buffer Config): the guest writes them to memory, and rings only when
- * it would pass an index that the model has set. So it rings for submissions, each time, and hardly ever for completions.
+ * it would pass an index that the model has set. So it rings for submissions, each time, and of the model's own queues hardly ever
+ * for completions. Of direct ones it rings for these, too: a device may hold its next interrupt back until it has been told how
+ * far the last was heard.
  */
 #include "nvme.h"
 
@@ -13,14 +15,20 @@ namespace redoubt::dma {
 
 using namespace nvme;
 
-/* A pair of queues that belong to each other and have not been used. */
-bool Nvme::may_be_direct(u16 qid) const
+/* A submission and a completion queue for each other only, as the device could have them. */
+bool Nvme::belong(u16 qid) const
 {
 	const Sq &q = sq_[qid];
 	const Cq &c = cq_[q.cqid];
 
-	return info_.direct && !armed_ && running_ && q.cqid == qid && c.users == 0 && c.fresh() && c.size >= q.size &&
-	       (!c.ien || c.vector < info_.irqs);
+	return info_.direct && !armed_ && running_ && q.cqid == qid && c.size >= q.size && (!c.ien || c.vector < info_.irqs);
+}
+
+bool Nvme::may_be_direct(u16 qid) const
+{
+	const Cq &c = cq_[sq_[qid].cqid];
+
+	return belong(qid) && c.users == 0 && c.fresh();
 }
 
 Nvme::Sc Nvme::direct_queues(u16 qid)
@@ -31,52 +39,52 @@ Nvme::Sc Nvme::direct_queues(u16 qid)
 				    q.size);
 
 	q.direct = c.direct = sc == sc_ok;
+	want_ring(qid, true, c.head);
 	return sc;
 }
 
-/* The guest's tail becomes the device's. */
+/*
+ * The guest's tail becomes the device's, as far as there is room for the completions: at a full queue the device would wait for
+ * the guest, and stop() for both. (With no more commands than entries, as drivers have it, there always is.)
+ */
 void Nvme::pass_on(u16 qid)
 {
 	Sq &q = sq_[qid];
-	const u16 n = static_cast<u16>((q.tail + q.size - q.head) % q.size);
+	const Cq &c = cq_[qid];
+	const auto room = [&] { return c.size - 1 - static_cast<u32>(q.submitted - c.consumed); };
+	const u32 wanted = (q.tail + q.size - q.head) % q.size;
 
+	if (room() < wanted)
+		look_at_head(qid);
+	const u32 n = min_of(wanted, room());
+
+	if (n == 0)
+		return;
 	q.submitted += n;
 	commands_ += n;
-	q.head = q.tail;
+	q.head = static_cast<u16>((q.head + n) % q.size);
 	/* What the guest wrote before its doorbell is in memory: it came by an exit. */
-	rdt_dma_reg_write(host_, doorbell_reg(qid, false), q.tail);
-	mind_overflow(qid);
+	rdt_dma_reg_write(host_, doorbell_reg(qid, false), q.head);
 }
 
-/*
- * A device stops at a full completion queue until it is told of the guest's head. The guest does not ring for that; it
- * will when it might come to it. (With as many commands as entries, as drivers have, it never does.)
- */
-void Nvme::mind_overflow(u16 qid)
+/* Has the device put its @at-th entry, from 0, into the guest's queue? By its phase. -1: that is not in the guest's memory. */
+int Nvme::has_entry(const Cq &c, u64 at) const
 {
-	const Cq &c = cq_[qid];
+	const u16 phase = !(at / c.size & 1);
+	u16 status = 0;
 
-	if (!dbbuf_ || sq_[qid].submitted - c.consumed < c.size)
-		return;
-	want_ring(qid, true, c.head);
-	/* As in has_room(). */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	look_at_head(qid);
+	if (rdt_dma_read(host_, c.base + at % c.size * sizeof(Cqe) + __builtin_offsetof(Cqe, status), &status, 2) != 0)
+		return -1;
+	return (status & 1) == phase;
 }
 
-/* How many entries the device has put into the guest's queue: by their phase, from the guest's head on. */
+/* How many entries the device has put into the guest's queue. */
 u64 Nvme::produced(const Cq &c) const
 {
 	u64 at = c.consumed;
 
-	for (u32 n = 1; n < c.size; n++, at++) {
-		const u16 phase = !(at / c.size & 1);
-		u16 status = 0;
-
-		if (rdt_dma_read(host_, c.base + at % c.size * sizeof(Cqe) + __builtin_offsetof(Cqe, status), &status, 2) != 0 ||
-		    (status & 1) != phase)
-			break;
-	}
+	for (u32 n = 1; n < c.size && has_entry(c, at) > 0; n++)
+		at++;
 	return at;
 }
 
@@ -142,6 +150,118 @@ int Nvme::make_all_mediated()
 	return err;
 }
 
+/*
+ * After how many commands a device's new queues stand where the guest's do, by the completion queue's tail and phase and the
+ * submission queue's head. That is easy while the pair had none but each other; 0: not soon, or they are new.
+ */
+u32 Nvme::commands_to(u16 qid) const
+{
+	const Sq &q = sq_[qid];
+	const Cq &c = cq_[qid];
+	u32 n = c.tail + (c.phase ? 0 : c.size);
+
+	/* What the guest has not taken yet are the last of them. */
+	if (n < c.filled())
+		n += 2 * c.size;
+	for (u32 i = 0; i < 4; i++, n += 2 * c.size) {
+		if (n % q.size == q.head)
+			return n;
+	}
+	return 0;
+}
+
+/* The device, with the guest's rings since just now, comes to their @n-th command by doing nothing so often. */
+bool Nvme::advance(u16 qid, u32 n, u32 nsid, u64 until)
+{
+	const Sq &q = sq_[qid];
+	const Cq &c = cq_[qid];
+	const u32 taken = n - c.filled();
+	Sqe e = {};
+	u32 done = 0, head = 0;
+
+	e.opcode = nvm_flush;
+	e.nsid = nsid;
+	while (done < n) {
+		const u32 end = done + min_of(min_of(q.size - 1, c.size - 1 - (done - head)), n - done);
+
+		for (u32 i = done; i < end; i++) {
+			e.cid = static_cast<u16>(i);
+			if (rdt_dma_write(host_, q.base + i % q.size * sizeof(e), &e, sizeof(e)) != 0)
+				return false;
+		}
+		/* As in ring(). */
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		rdt_dma_reg_write(host_, doorbell_reg(qid, false), end % q.size);
+		while (done < end) {
+			if (const int has = has_entry(c, done); has > 0) {
+				done++;
+				continue;
+			} else if (has < 0 || rdt_dma_ms(host_) > until) {
+				return false;
+			}
+			rdt_dma_pause(host_);
+		}
+		if (const u32 to = min_of(done, taken); to != head) {
+			head = to;
+			rdt_dma_reg_write(host_, doorbell_reg(qid, true), head % c.size);
+		}
+	}
+	return true;
+}
+
+/*
+ * The device gets the guest's rings back. Nobody can tell it where to begin in them, so it is led there, with commands that do
+ * nothing, in the rings' own memory: the guest stands still, and finds what was there. On failure they stay the model's.
+ */
+void Nvme::make_direct(u16 qid, u32 nsid, u64 until)
+{
+	Sq &q = sq_[qid];
+	Cq &c = cq_[qid];
+	const u32 n = commands_to(qid), sq_bytes = q.size * sizeof(Sqe), cq_bytes = c.size * sizeof(Cqe);
+
+	if (n == 0 && !(c.tail == 0 && c.phase == 1 && q.head == 0))
+		return;
+	auto *was = static_cast<u8 *>(rdt_dma_alloc(sq_bytes + cq_bytes));
+	auto *zero = static_cast<u8 *>(rdt_dma_alloc(cq_bytes));
+
+	if (was && zero && rdt_dma_read(host_, q.base, was, sq_bytes) == 0 &&
+	    rdt_dma_read(host_, c.base, was + sq_bytes, cq_bytes) == 0 && delete_queues(qid)) {
+		free_pair(q.pair);
+		if (rdt_dma_write(host_, c.base, zero, cq_bytes) == 0 && direct_queues(qid) == sc_ok && !advance(qid, n, nsid, until)) {
+			delete_queues(qid);
+			q.direct = c.direct = false;
+		}
+		if (rdt_dma_write(host_, q.base, was, sq_bytes) != 0 || rdt_dma_write(host_, c.base, was + sq_bytes, cq_bytes) != 0)
+			fail("the guest's queues are not in its memory any more: queue", qid);
+		if (q.direct) {
+			c.consumed = n - c.filled();
+			q.submitted = n;
+			watch_head(qid);
+		} else if (!failed_ && device_queues(qid) != sc_ok) {
+			fail("the device does not make a queue: queue", qid);
+		}
+	}
+	rdt_dma_free(was);
+	rdt_dma_free(zero);
+}
+
+void Nvme::make_all_direct()
+{
+	const u64 until = rdt_dma_ms(host_) + direct_ms;
+	u32 nsid = 0;
+
+	for (u32 i = 1; i < max_queues && !failed_ && inflight_ == 0 && rdt_dma_ms(host_) <= until; i++) {
+		const u16 qid = static_cast<u16>(i);
+
+		if (!sq_[qid].live || sq_[qid].direct || !belong(qid) || cq_[qid].users != 1)
+			continue;
+		if (nsid == 0)
+			nsid = identify(cns_active_ns, 0) ? max_of(le32(own_page_), 1u) : 1;
+		make_direct(qid, nsid, until);
+	}
+	route();
+}
+
 /* Whose the device's interrupts are. */
 void Nvme::route()
 {
@@ -194,9 +314,13 @@ void Nvme::want_ring(u16 qid, bool completion, u16 at)
 bool Nvme::head_moved(u16 qid, u32 value)
 {
 	Cq &c = cq_[qid];
-	const u32 by = c.live && value < c.size ? (value + c.size - c.head) % c.size : 0;
 
-	if (!c.live || value >= c.size || (!c.direct && by > c.filled()))
+	if (!c.live || value >= c.size)
+		return false;
+	const u32 by = (value + c.size - c.head) % c.size;
+
+	/* Of a direct one it is known only what there could be. */
+	if (by > (c.direct ? sq_[qid].submitted - c.consumed : c.filled()))
 		return false;
 	c.head = static_cast<u16>(value);
 	if (c.direct && by != 0) {
@@ -216,6 +340,15 @@ void Nvme::look_at_head(u16 qid)
 		head_moved(qid, value);
 }
 
+/* From here on the guest rings when it takes completions. */
+void Nvme::watch_head(u16 qid)
+{
+	want_ring(qid, true, cq_[qid].head);
+	/* It may have taken some before it saw that. Pairs with the guest's barrier between shadow and index. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	look_at_head(qid);
+}
+
 bool Nvme::has_room(u16 cqid)
 {
 	Cq &c = cq_[cqid];
@@ -225,10 +358,7 @@ bool Nvme::has_room(u16 cqid)
 	look_at_head(cqid);
 	if (c.room())
 		return true;
-	want_ring(cqid, true, c.head);
-	/* It may have moved before the guest saw that. Pairs with the guest's barrier between shadow and index. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	look_at_head(cqid);
+	watch_head(cqid);
 	return c.room();
 }
 

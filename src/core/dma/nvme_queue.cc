@@ -97,8 +97,6 @@ void Nvme::doorbell(u32 index, u32 value)
 		}
 		q.tail = static_cast<u16>(value);
 		want_ring(qid, false, q.tail);
-		if (q.direct)
-			look_at_head(qid);
 		take(qid);
 	} else {
 		const bool full = cq_[qid].live && !cq_[qid].room();
@@ -109,11 +107,12 @@ void Nvme::doorbell(u32 index, u32 value)
 		}
 		/* Only who has been waiting for room has anything to do now. */
 		if (cq_[qid].direct)
-			mind_overflow(qid);
+			take(qid);
 		else if (full)
 			take_all();
-		if (qid == 0) /* rung each time, as the spec's words allow a guest to use a shadow for it */
-			want_ring(0, true, static_cast<u16>(value));
+		/* The admin queue's too: a guest may use a shadow for it. */
+		if (qid == 0 || cq_[qid].direct)
+			want_ring(qid, true, static_cast<u16>(value));
 	}
 	flush();
 }
@@ -263,7 +262,7 @@ void Nvme::complete(u16 qid, const Cqe &c)
 		flush_aers();
 		break;
 	default:
-		if (qid == 0)
+		if (qid == 0 || cq_[qid].direct)
 			admin_done(s, answer);
 		if (s.dir == Dir::FromDevice && (answer.status & 0x7ff) == sc_ok && !copy_back(s)) {
 			refuse("data for an address that is not in the guest's memory: queue, command", qid, s.cid);

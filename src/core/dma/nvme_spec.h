@@ -179,6 +179,11 @@ enum IdNs : u32 {
 	idn_lbaf = 128,
 };
 
+inline u32 le32(const u8 *p)
+{
+	return static_cast<u32>(p[0] | p[1] << 8 | p[2] << 16) | static_cast<u32>(p[3]) << 24;
+}
+
 /* The format that a namespace has: 16 bits of metadata, then the logarithm of the block's bytes. */
 inline const u8 *lba_format(const u8 *id)
 {

@@ -80,11 +80,6 @@ bool same(const void *a, const void *b, u32 n)
 	return __builtin_memcmp(a, b, n) == 0;
 }
 
-u32 le32(const u8 *p)
-{
-	return static_cast<u32>(p[0] | p[1] << 8 | p[2] << 16) | static_cast<u32>(p[3]) << 24;
-}
-
 /* A word for each way in which the other device does less than the guest was told. */
 const char *lacks(const u8 *was, const u8 *is)
 {
@@ -508,7 +503,7 @@ int Nvme::load(const void *buf, u64 len)
 	return 0;
 }
 
-int Nvme::run()
+int Nvme::run(bool still)
 {
 	running_ = true;
 	if (loaded_) {
@@ -523,6 +518,8 @@ int Nvme::run()
 		for (Cq &q : cq_)
 			q.signal = q.live && q.ien;
 	}
+	if (still)
+		make_all_direct();
 	take_all();
 	flush();
 	return 0;
