@@ -56,6 +56,9 @@ void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model);
 void rdt_dma_pause(void *host);
 rdt_u64 rdt_dma_ms(void *host);
 
+/* Asks for rdt_model_later(), in some ms. While that is still to come, asking again is nothing. */
+void rdt_dma_later(void *host);
+
 /* One rate-limited line to the host's log, with the device named. */
 void rdt_dma_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
 
@@ -104,6 +107,8 @@ void rdt_model_write(struct rdt_model *m, rdt_u64 off, rdt_u32 len, rdt_u64 valu
 rdt_u32 rdt_model_doorbells(struct rdt_model *m, rdt_u64 *off) RDT_NOEXCEPT;
 /* The device has raised a vector. */
 void rdt_model_interrupt(struct rdt_model *m, rdt_u32 vector) RDT_NOEXCEPT;
+/* As asked for by rdt_dma_later(). */
+void rdt_model_later(struct rdt_model *m) RDT_NOEXCEPT;
 /* The device was reset from outside (FLR): the model begins anew. */
 void rdt_model_reset(struct rdt_model *m) RDT_NOEXCEPT;
 

@@ -45,7 +45,8 @@ class Npt:
         if a.nvme:
             argv += self.nvme()
         if a.icount:
-            argv += ["-icount", "shift=0,sleep=off"]
+            # A disk takes its time: without sleep the guest's clock would run on at once to the next timeout.
+            argv += ["-icount", "shift=0,sleep=" + ("on" if a.nvme else "off")]
         return argv + a.qemu_arg
 
     def nvme(self):
@@ -64,6 +65,8 @@ class Npt:
             else:
                 with open(disk, "wb") as f:
                     f.truncate(NVME_BYTES)
+            if self.run.args.nvme_iops:
+                sharing += f",throttling.iops-total={self.run.args.nvme_iops}"
             argv += ["-drive", f"file={disk},if=none,id=drive-{name},format=raw{sharing}",
                      "-device", f"nvme-subsys,id={name},nqn={name}"]
             for i in controllers:

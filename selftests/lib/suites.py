@@ -154,10 +154,10 @@ def secret_suite(name, hosts, guest="6.1", **more):
                  needs=(("-C", "selftests/guest"), ("-C", "selftests/secret", f"KERNELS={guest}", "lab")), **more)
 
 
-def migration_suite(name, hosts, test, args="", long=NPT, files=(), boot="nvme", **more):
+def migration_suite(name, hosts, test, args="", long=NPT, files=(), boot="nvme", lab=(), **more):
     """Guests with NVMe controllers of their own, under redoubt_vfio_pci."""
     return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long, module="free", boot=boot,
-                 lab=("--smp", "1", "--mem", "3072", "--nvme", "3"), overlays=("build/6.1/guest-tests/overlay",),
+                 lab=("--smp", "1", "--mem", "3072", "--nvme", "3") + lab, overlays=("build/6.1/guest-tests/overlay",),
                  files=(("selftests/migration/*", LIB),
                         ("selftests/guest/guest-tap", LIB)) + files,
                  needs=(("-C", "selftests/guest"),), **more)
@@ -172,6 +172,8 @@ def load_suite(name, hosts, long, options, **more):
 
 
 def suites():
+    io_tools = tuple((f, "/guest/overlay/usr/local/bin") for f in
+                     ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))
     out = host_suites()
     out += [
         guest_suite("all", NPT, run="--smp 2", seconds=120),
@@ -203,9 +205,11 @@ def suites():
         migration_suite("move", NPT, "move-test", "1", long=(), seconds=150),
         migration_suite("hostile", (), "hostile-test", seconds=150),
         migration_suite("move-often", (), "move-test", "4", seconds=300),
-        migration_suite("io", (), "io-test", "20", boot="nvme-io", seconds=1200,
-                        files=tuple((f, "/guest/overlay/usr/local/bin") for f in
-                                    ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))),
+        migration_suite("io", (), "io-test", "20", boot="nvme-io", seconds=1200, files=io_tools),
+        # Dozens of commands are always under way.
+        migration_suite("io-slow", (), "io-test", "2", boot="nvme-slow", seconds=200, files=io_tools,
+                        lab=("--nvme-iops", "100")),
+        migration_suite("during", (), "during-test", boot="nvme-during", seconds=400, files=io_tools[:1]),
         migration_suite("fail", (), "fail-test", seconds=300),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),

@@ -85,6 +85,11 @@ void rdt_dma_pause(void *host)
 	static_cast<NvmeWorld *>(host)->pause();
 }
 
+void rdt_dma_later(void *host)
+{
+	static_cast<NvmeWorld *>(host)->wants_later = true;
+}
+
 rdt_u64 rdt_dma_ms(void *host)
 {
 	return static_cast<NvmeWorld *>(host)->ms;
@@ -381,6 +386,15 @@ void NvmeWorld::fetch(u16 qid)
 			finish(c, status, dw0);
 		}
 	}
+}
+
+bool NvmeWorld::later()
+{
+	if (!wants_later)
+		return false;
+	wants_later = false;
+	rdt_model_later(model);
+	return true;
 }
 
 bool NvmeWorld::is_direct(u16 qid) const

@@ -113,6 +113,8 @@ public:
 	void pages_free(void *va, u64 iova, u32 pages);
 	void pause();
 	u64 ms = 0;
+	bool wants_later = false;
+	bool later(); /* the model is called, if it has asked */
 	unsigned fail_alloc_in = 0; /* the n-th allocation from now on fails */
 	bool may_alloc();
 

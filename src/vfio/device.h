@@ -8,6 +8,7 @@
 #include <linux/pci.h>
 #include <linux/version.h>
 #include <linux/vfio_pci_core.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include <kvm/iodev.h>
@@ -71,7 +72,8 @@ struct rdt_doorbell {
  *	configuration space has not come yet.
  * @loaded: in RESUMING, all of a state has come and the model has taken it.
  * @still: in RUNNING_P2P, it came there from STOP: the VMM starts its vCPUs only when the device runs.
- * @mm: the VMM's, for interrupt threads.
+ * @later: rdt_dma_later().
+ * @mm: the VMM's, for interrupt threads and @later.
  * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
  *	memory to keep them.
  */
@@ -98,6 +100,7 @@ struct rdt_device {
 	unsigned long *window_used;
 	struct list_head window_entry;
 
+	struct delayed_work later;
 	struct mm_struct *mm;
 	struct rdt_irq *vector;
 	u32 vectors;

@@ -55,24 +55,54 @@ static irqreturn_t handler(int irq, void *data)
 	return READ_ONCE(v->to_model) ? IRQ_WAKE_THREAD : IRQ_HANDLED;
 }
 
-static irqreturn_t thread(int irq, void *data)
+/* A kernel thread at the model. With the VMM's memory: else vfio_dma_rw() would take that on for each access by itself. */
+static bool enter(struct rdt_device *d)
 {
-	struct rdt_irq *v = data;
-	struct rdt_device *d = v->d;
-	/* Else vfio_dma_rw() would take on the VMM's memory for each access by itself. */
 	const bool mm = mmget_not_zero(d->mm);
 
 	if (mm)
 		kthread_use_mm(d->mm);
 	rdt_lock(d);
-	if (d->model)
-		rdt_model_interrupt(d->model, v - d->vector);
+	return mm;
+}
+
+static void leave(struct rdt_device *d, bool mm)
+{
 	rdt_unlock(d);
 	if (mm) {
 		kthread_unuse_mm(d->mm);
 		mmput(d->mm);
 	}
+}
+
+static irqreturn_t thread(int irq, void *data)
+{
+	struct rdt_irq *v = data;
+	struct rdt_device *d = v->d;
+	const bool mm = enter(d);
+
+	if (d->model)
+		rdt_model_interrupt(d->model, v - d->vector);
+	leave(d, mm);
 	return IRQ_HANDLED;
+}
+
+static void later(struct work_struct *work)
+{
+	struct rdt_device *d = container_of(to_delayed_work(work), struct rdt_device, later);
+	const bool mm = enter(d);
+
+	if (d->model)
+		rdt_model_later(d->model);
+	leave(d, mm);
+}
+
+void rdt_dma_later(void *host)
+{
+	struct rdt_device *d = host;
+
+	lockdep_assert_held(&d->lock);
+	schedule_delayed_work(&d->later, 1);
 }
 
 /*
@@ -100,6 +130,7 @@ int rdt_irq_open(struct rdt_device *d)
 		err = n;
 		goto free;
 	}
+	INIT_DELAYED_WORK(&d->later, later);
 	d->mm = current->mm;
 	mmgrab(d->mm);
 	for (i = 0; i < n; i++) {
@@ -122,11 +153,14 @@ free:
 	return err;
 }
 
-/* Not under the lock: it waits for the threads. */
+/* Not under the lock: it waits for the threads. The model is gone, or never was. */
 void rdt_irq_close(struct rdt_device *d)
 {
 	u32 i;
 
+	/* There is no model any more that could ask for it again. */
+	if (d->irqs)
+		cancel_delayed_work_sync(&d->later);
 	for (i = 0; i < d->irqs; i++)
 		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
 	if (d->irqs) {

@@ -71,6 +71,11 @@ void rdt_model_interrupt(rdt_model *m, rdt_u32 vector) noexcept
 	m->m.interrupt(vector);
 }
 
+void rdt_model_later(rdt_model *m) noexcept
+{
+	m->m.later();
+}
+
 void rdt_model_reset(rdt_model *m) noexcept
 {
 	m->m.reset();

@@ -38,6 +38,7 @@ public:
 	void write(u64 off, u32 len, u64 value) override;
 	u32 doorbells(u64 &off) override;
 	void interrupt(u32 vector) override;
+	void later() override;
 	void reset() override;
 	int stop() override;
 	int run(bool still) override;
@@ -201,6 +202,7 @@ private:
 	[[nodiscard]] bool may_be_direct(u16 qid) const;
 	Sc direct_queues(u16 qid);
 	void pass_on(u16 qid);
+	void look_later(u16 qid);
 	[[nodiscard]] int has_entry(const Cq &c, u64 at) const;
 	[[nodiscard]] u64 produced(const Cq &c) const;
 	[[nodiscard]] bool any_direct() const;

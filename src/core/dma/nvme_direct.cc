@@ -5,9 +5,9 @@
  * them. The admin queue is the model's always.
  *
  * And shadow doorbells (Doorbell Buffer Config): the guest writes them to memory, and rings only when
- * it would pass an index that the model has set. So it rings for submissions, each time, and of the model's own queues hardly ever
- * for completions. Of direct ones it rings for these, too: a device may hold its next interrupt back until it has been told how
- * far the last was heard.
+ * it would pass an index that the model has set. So it rings for submissions, each time, and hardly ever for completions. The
+ * device learns of these with the next submission; but one may hold its next interrupt back until it has been told how far
+ * the last was heard. So while more than one command is under way, the model looks from time to time.
  */
 #include "nvme.h"
 
@@ -39,7 +39,6 @@ Nvme::Sc Nvme::direct_queues(u16 qid)
 				    q.size);
 
 	q.direct = c.direct = sc == sc_ok;
-	want_ring(qid, true, c.head);
 	return sc;
 }
 
@@ -54,8 +53,9 @@ void Nvme::pass_on(u16 qid)
 	const auto room = [&] { return c.size - 1 - static_cast<u32>(q.submitted - c.consumed); };
 	const u32 wanted = (q.tail + q.size - q.head) % q.size;
 
+	look_at_head(qid);
 	if (room() < wanted)
-		look_at_head(qid);
+		watch_head(qid);
 	const u32 n = min_of(wanted, room());
 
 	if (n == 0)
@@ -65,6 +65,26 @@ void Nvme::pass_on(u16 qid)
 	q.head = static_cast<u16>((q.head + n) % q.size);
 	/* What the guest wrote before its doorbell is in memory: it came by an exit. */
 	rdt_dma_reg_write(host_, doorbell_reg(qid, false), q.head);
+	look_later(qid);
+}
+
+void Nvme::look_later(u16 qid)
+{
+	if (dbbuf_ && sq_[qid].submitted - cq_[qid].consumed > 1)
+		rdt_dma_later(host_);
+}
+
+void Nvme::later()
+{
+	for (u32 i = 1; i < max_queues; i++) {
+		const u16 qid = static_cast<u16>(i);
+
+		if (!sq_[i].live || !sq_[i].direct)
+			continue;
+		look_at_head(qid);
+		take(qid);
+		look_later(qid);
+	}
 }
 
 /* Has the device put its @at-th entry, from 0, into the guest's queue? By its phase. -1: that is not in the guest's memory. */
@@ -236,7 +256,6 @@ void Nvme::make_direct(u16 qid, u32 nsid, u64 until)
 		if (q.direct) {
 			c.consumed = n - c.filled();
 			q.submitted = n;
-			watch_head(qid);
 		} else if (!failed_ && device_queues(qid) != sc_ok) {
 			fail("the device does not make a queue: queue", qid);
 		}

@@ -110,9 +110,8 @@ void Nvme::doorbell(u32 index, u32 value)
 			take(qid);
 		else if (full)
 			take_all();
-		/* The admin queue's too: a guest may use a shadow for it. */
-		if (qid == 0 || cq_[qid].direct)
-			want_ring(qid, true, static_cast<u16>(value));
+		if (qid == 0) /* rung each time, as the spec's words allow a guest to use a shadow for it */
+			want_ring(0, true, static_cast<u16>(value));
 	}
 	flush();
 }
