@@ -84,11 +84,11 @@ ok "100000 random bytes arrive whole" \
 lab --no-guest -- sh -c 'kill -9 $$'
 ok "death by signal 9 gives 137" is $status 137
 
-# Streaming: the first line is out while the command still runs.
-"$top/scripts/lab" --arch "$arch" --kernel "$kernel" --no-guest -- sh -c 'echo first; sleep 5; echo second' 2>"$tmp/err" |
+# Streaming: the first line is out while the command still runs. In Bochs sleeping is quick: it has something to do.
+"$top/scripts/lab" --arch "$arch" --kernel "$kernel" --no-guest -- sh -c 'echo first; sleep 5; head -c 20000000 /dev/urandom | md5sum; echo second' 2>"$tmp/err" |
 	while read -r line; do echo "$line $(date +%s%N)"; done >"$tmp/out"
 first=$(awk '/first/{print $2}' "$tmp/out") second=$(awk '/second/{print $2}' "$tmp/out")
-ok "output is streamed" [ $(((${second:-0} - ${first:-0}) / 1000000)) -gt 1000 ]
+ok "output is streamed" [ $(((${second:-0} - ${first:-0}) / 1000000)) -gt 300 ]
 
 # --- what goes wrong
 lab --no-guest --timeout 40 -- sleep 100000
