@@ -80,11 +80,6 @@ bool same(const void *a, const void *b, u32 n)
 	return __builtin_memcmp(a, b, n) == 0;
 }
 
-u32 le32(const u8 *p)
-{
-	return static_cast<u32>(p[0] | p[1] << 8 | p[2] << 16) | static_cast<u32>(p[3]) << 24;
-}
-
 /* A word for each way in which the other device does less than the guest was told. */
 const char *lacks(const u8 *was, const u8 *is)
 {
@@ -104,6 +99,15 @@ const char *lacks(const u8 *was, const u8 *is)
 		return "the destination's controller has a volatile cache, the source's had none";
 	if (le32(is + idc_nn) < le32(was + idc_nn))
 		return "the destination's controller has fewer namespaces";
+
+	const u32 sgls_was = le32(was + idc_sgls), sgls_is = le32(is + idc_sgls);
+
+	if ((sgls_was & sgls_support) && !(sgls_is & sgls_support))
+		return "the destination's controller has no SGLs";
+	if ((sgls_was & sgls_support) == sgls_bytes && (sgls_is & sgls_support) != sgls_bytes)
+		return "the destination's controller wants what SGLs describe aligned";
+	if (sgls_was & ~sgls_is & ~sgls_support)
+		return "the destination's controller does less with SGLs";
 	return nullptr;
 }
 
