@@ -261,7 +261,7 @@ void NvmeWorld::reg_write(u32 off, u32 v)
 
 u8 *NvmeWorld::bus(u64 iova, u64 len, bool write)
 {
-	if (iova + len <= memory.bytes.size())
+	if (len <= memory.bytes.size() && iova <= memory.bytes.size() - len)
 		return memory.bytes.data() + iova;
 	auto it = private_.upper_bound(iova);
 
