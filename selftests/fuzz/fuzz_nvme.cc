@@ -22,19 +22,26 @@ namespace {
 	std::abort();
 }
 
+constexpr u64 lists = 128 << 10; /* where SGLs' segments are, if they are anywhere */
+
 struct Machine {
 	FuzzedDataProvider in;
 	GuestMemory memory{std::vector<u8>(256 << 10), {}};
 	NvmeDisk disk{64 << 10};
 	NvmeWorld a{memory, disk}, b{memory, disk};
 	NvmeGuest g{memory, a};
-	bool armed = false;
+	bool private_too = false; /* data may be in private memory: armed once, or by SGLs */
 
 	Machine(const uint8_t *data, std::size_t size) : in(data, size)
 	{
 		disk.meta = in.ConsumeBool() ? 8 : 0;
 		a.direct = b.direct = in.ConsumeBool();
 		g.shadow = in.ConsumeBool();
+		if (in.ConsumeBool()) {
+			a.sgls = in.ConsumeIntegralInRange<u32>(0, 3) | in.ConsumeIntegralInRange<u32>(0, 7) << 16;
+			b.sgls = in.ConsumeBool() ? a.sgls : sgls_bytes | 7 << 16;
+			private_too = true;
+		}
 		if (!a.create() || !b.create())
 			fail("no model");
 		if (in.ConsumeBool() && g.enable() && g.make_queues(2, 16))
@@ -69,6 +76,74 @@ struct Machine {
 		return in.ConsumeIntegralInRange<int>(0, 15) == 0 ? in.ConsumeIntegral<u8>()
 								   : some[admin][in.ConsumeIntegralInRange<int>(0, 10)];
 	}
+	/* Descriptors of which many are good, one by one, and some of them together. */
+	Sgl descriptor()
+	{
+		constexpr u8 ids[] = {sgl_data, sgl_data, sgl_data, sgl_bit_bucket, sgl_segment, sgl_last_segment};
+		constexpr u32 lens[] = {0, 1, 16, 32, 256, 512, 4096, 65536, ~0u};
+		Sgl d = {};
+
+		d.id = in.ConsumeIntegralInRange<int>(0, 15) == 0 ? in.ConsumeIntegral<u8>() : ids[in.ConsumeIntegralInRange<int>(0, 5)];
+		d.addr = address();
+		if (d.id >= sgl_segment && in.ConsumeBool())
+			d.addr = lists + in.ConsumeIntegralInRange<u64>(0, 255) * 16;
+		d.len = in.ConsumeBool() ? lens[in.ConsumeIntegralInRange<int>(0, 8)]
+					 : in.ConsumeIntegralInRange<u32>(0, 64) * (d.id >= sgl_segment ? 16 : 64);
+		return d;
+	}
+	void put(u32 at, const Sgl &d)
+	{
+		std::memcpy(&memory.bytes[lists + at % 256 * 16], &d, sizeof(d));
+	}
+	/* A transfer that can be, in a list that is as long; unless something is put over it. */
+	Sgl good_list(Sqe &e)
+	{
+		const u32 blocks = in.ConsumeIntegralInRange<u32>(1, 16), first = in.ConsumeIntegralInRange<u32>(0, 200);
+		u32 rest = blocks * 512, n = 0;
+		Sgl d = {};
+
+		e.opcode = in.ConsumeBool() ? nvm_read : nvm_write;
+		e.nsid = 1;
+		e.cdw10 = in.ConsumeIntegralInRange<u32>(0, 100);
+		e.cdw12 = blocks - 1;
+		e.mptr = 4096;
+		for (u32 most = in.ConsumeIntegralInRange<u32>(1, 20); n < most; n++) {
+			d.id = e.opcode == nvm_read && in.ConsumeIntegralInRange<int>(0, 3) == 0 ? sgl_bit_bucket : sgl_data;
+			d.addr = in.ConsumeIntegralInRange<u64>(0, 100 << 10);
+			d.len = n + 1 == most ? rest : in.ConsumeIntegralInRange<u32>(0, rest);
+			rest -= d.len;
+			put(first + n, d);
+		}
+		d = {};
+		d.addr = lists + first * 16;
+		d.len = n * 16;
+		d.id = sgl_last_segment;
+		if (in.ConsumeBool()) { /* half of it by way of another segment, which ends in the middle of this */
+			const u32 half = n / 2;
+			Sgl on = d;
+
+			on.addr += (half + 1) * 16;
+			on.len = (n - half) * 16;
+			for (u32 i = n; i > half; i--)
+				std::memcpy(&memory.bytes[lists + (first + i) * 16], &memory.bytes[lists + (first + i - 1) * 16], 16);
+			put(first + half, on);
+			d.id = sgl_segment;
+			d.len = (half + 1) * 16;
+		}
+		return d;
+	}
+	void list(Sqe &e)
+	{
+		const Sgl first = in.ConsumeBool() ? good_list(e) : descriptor();
+		u64 dptr[2];
+
+		std::memcpy(dptr, &first, sizeof(first));
+		e.flags = sqe_sgl;
+		e.prp1 = dptr[0];
+		e.prp2 = dptr[1];
+		for (unsigned n = in.ConsumeIntegralInRange<unsigned>(0, 8) / 2; n != 0; n--)
+			put(in.ConsumeIntegralInRange<u32>(0, 255), descriptor());
+	}
 	void command(NvmeGuest::Queue &q)
 	{
 		Sqe e = {};
@@ -86,6 +161,8 @@ struct Machine {
 				    : in.ConsumeIntegralInRange<u32>(0, 200);
 		e.cdw11 = q.id == 0 ? in.ConsumeIntegral<u32>() : 0;
 		e.cdw12 = in.ConsumeIntegralInRange<u32>(0, 300);
+		if (a.sgls != 0 && in.ConsumeBool())
+			list(e);
 		g.put(q, e);
 		if (in.ConsumeBool())
 			g.ring(q);
@@ -143,7 +220,7 @@ struct Machine {
 			g.ack(q);
 			break;
 		case 6:
-			armed = true;
+			private_too = true;
 			rdt_model_arm(g.w->model, in.ConsumeBool());
 			break;
 		case 7:
@@ -165,7 +242,9 @@ struct Machine {
 		}
 		if (a.trespass + b.trespass != 0)
 			fail("data into the device's rings");
-		if (!armed && a.private_data + b.private_data != 0)
+		if (a.window_asks + b.window_asks != 0)
+			fail("an address of the host's was taken for the guest's");
+		if (!private_too && a.private_data + b.private_data != 0)
 			fail("an address of the host's got through");
 	}
 	~Machine()

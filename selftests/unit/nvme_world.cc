@@ -32,6 +32,7 @@ int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len)
 {
 	auto *w = static_cast<NvmeWorld *>(host);
 
+	w->window_asks += iova < NvmeWorld::window + NvmeWorld::window_bytes && NvmeWorld::window < iova + len;
 	if (iova + len < iova || iova + len > w->memory.bytes.size())
 		return -1;
 	std::memcpy(to, w->memory.bytes.data() + iova, len);
@@ -42,6 +43,7 @@ int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
 {
 	auto *w = static_cast<NvmeWorld *>(host);
 
+	w->window_asks += iova < NvmeWorld::window + NvmeWorld::window_bytes && NvmeWorld::window < iova + len;
 	if (iova + len < iova || iova + len > w->memory.bytes.size())
 		return -1;
 	std::memcpy(w->memory.bytes.data() + iova, from, len);
@@ -258,7 +260,7 @@ void NvmeWorld::reg_write(u32 off, u32 v)
 			if (v >= cq_[qid].size)
 				std::abort();
 			cq_[qid].head = static_cast<u16>(v);
-			if (strict && v != cq_[qid].tail)
+			if (strict && cq_[qid].ien && v != cq_[qid].tail)
 				raised_.insert(cq_[qid].vector);
 		}
 	}
@@ -266,7 +268,7 @@ void NvmeWorld::reg_write(u32 off, u32 v)
 
 u8 *NvmeWorld::bus(u64 iova, u64 len, bool write)
 {
-	if (iova + len <= memory.bytes.size())
+	if (len <= memory.bytes.size() && iova <= memory.bytes.size() - len)
 		return memory.bytes.data() + iova;
 	auto it = private_.upper_bound(iova);
 
@@ -300,9 +302,87 @@ bool NvmeWorld::dma(u64 iova, void *buf, u64 len, bool to_memory)
 	return true;
 }
 
-/* By PRPs, as the specification has it; written apart from the model's own walk. */
+/* As the specification has it; written apart from the model's own walk. All is looked at before any byte moves. */
+u16 NvmeWorld::transfer_sgl(const Sqe &e, u8 *buf, u64 len, bool to_memory)
+{
+	struct Part {
+		u64 at, n;
+		bool bucket;
+	};
+	std::vector<Part> parts;
+	std::vector<Sgl> segment(1);
+	u64 left = len;
+	bool first = true, is_last = false;
+
+	const u64 dptr[] = {e.prp1, e.prp2};
+
+	std::memcpy(segment.data(), dptr, 16);
+	for (unsigned turns = 0; !segment.empty(); turns++) {
+		std::vector<Sgl> next;
+		bool next_last = false;
+
+		if (turns == 5000)
+			return sc_sgl_count;
+		for (std::size_t i = 0; i < segment.size(); i++) {
+			const Sgl d = segment[i];
+			const int type = d.id >> 4;
+
+			if ((d.id & 15) != 0 || type > 3 || (type == 1 && !(sgls & sgls_bit_bucket)))
+				return sc_sgl_type;
+			if (type >= 2) {
+				if (is_last)
+					return sc_sgl_segment;
+				if (!first && i + 1 != segment.size())
+					return sc_sgl_count;
+				if (d.len == 0 || d.len % 16 || d.addr % 8)
+					return sc_sgl_segment;
+				if (d.len > 16 * 2048) /* more than that it does not want to know */
+					return sc_sgl_count;
+				u8 *p = bus(d.addr, d.len);
+
+				if (!p)
+					return sc_transfer_error;
+				next.resize(d.len / 16);
+				std::memcpy(next.data(), p, d.len);
+				next_last = type == 3;
+				continue;
+			}
+			if (type == 0 && (sgls & sgls_support) == sgls_dwords && (d.addr | d.len) % 4)
+				return sc_sgl_granularity;
+			if (type == 1 && !to_memory)
+				continue;
+			const u64 n = std::min<u64>(d.len, left);
+
+			if (n != d.len && !(sgls & sgls_longer))
+				return sc_sgl_length;
+			if (n != 0)
+				parts.push_back({d.addr, n, type == 1});
+			left -= n;
+		}
+		segment = next;
+		is_last = next_last;
+		first = false;
+	}
+	if (left != 0)
+		return sc_sgl_length;
+	for (const Part &p : parts) {
+		if (!p.bucket && !dma(p.at, buf, p.n, to_memory))
+			return sc_transfer_error;
+		buf += p.n;
+	}
+	return 0;
+}
+
+/* By PRPs, likewise. */
 u16 NvmeWorld::transfer(const Sqe &e, u8 *buf, u64 len, bool to_memory)
 {
+	if (e.flags != 0) {
+		if (!in_guests_)
+			std::abort(); /* the model makes PRPs of all */
+		if (!in_io_ || e.flags != sqe_sgl || (sgls & sgls_support) == sgls_none)
+			return sc_invalid_field;
+		return transfer_sgl(e, buf, len, to_memory);
+	}
 	u64 at = e.prp1, done = 0, list = 0;
 	unsigned left_in_list = 0;
 
@@ -489,7 +569,7 @@ void NvmeWorld::finish(const Command &c, u16 status, u32 dw0)
 	q.tail = static_cast<u16>((q.tail + 1) % q.size);
 	if (q.tail == 0)
 		q.phase ^= 1;
-	if (!quiet)
+	if (q.ien && !quiet)
 		raised_.insert(q.vector);
 }
 
@@ -509,7 +589,8 @@ u16 NvmeWorld::admin(const Sqe &e, u32 &dw0)
 	case adm_create_cq:
 		if (qid == 0 || qid > queues || cq_.count(qid) || !(e.cdw11 & 1))
 			return sc_invalid_qid;
-		cq_[qid] = {.base = e.prp1, .size = (e.cdw10 >> 16) + 1, .vector = static_cast<u16>(e.cdw11 >> 16)};
+		cq_[qid] = {.base = e.prp1, .size = (e.cdw10 >> 16) + 1, .vector = static_cast<u16>(e.cdw11 >> 16),
+			    .ien = !!(e.cdw11 & 2)};
 		return 0;
 	case adm_create_sq:
 		if (qid == 0 || qid > queues || sq_.count(qid) || !cq_.count(static_cast<u16>(e.cdw11 >> 16)))
@@ -554,6 +635,7 @@ u16 NvmeWorld::admin(const Sqe &e, u32 &dw0)
 			std::memcpy(page + idc_model, model_name.data(), model_name.size());
 			page[idc_vwc] = vwc;
 			page[idc_aerl] = 3;
+			std::memcpy(page + idc_sgls, &sgls, 4);
 		} else if ((e.cdw10 & 0xff) == cns_ns) {
 			if (e.nsid != 1)
 				return transfer(e, page, page_bytes, true);
@@ -561,6 +643,7 @@ u16 NvmeWorld::admin(const Sqe &e, u32 &dw0)
 
 			std::memcpy(page + idn_nsze, &n, 8);
 			std::memcpy(page + idn_nguid, disk.nguid, 16);
+			page[idn_flbas] = disk.extended ? 16 : 0;
 			page[idn_lbaf] = static_cast<u8>(disk.meta);
 			page[idn_lbaf + 2] = static_cast<u8>(disk.lba_shift);
 		} else if ((e.cdw10 & 0xff) == cns_active_ns) {
@@ -570,6 +653,34 @@ u16 NvmeWorld::admin(const Sqe &e, u32 &dw0)
 	default:
 		std::abort(); /* the model has let something through */
 	}
+}
+
+/* Data, and metadata if there are. */
+u16 NvmeWorld::transfer_blocks(const Sqe &e, u8 *data, u8 *meta, u64 blocks, bool to_memory)
+{
+	const u64 block = 1ull << disk.lba_shift;
+
+	if (!disk.extended) {
+		const u16 status = transfer(e, data, blocks * block, to_memory);
+
+		return status == 0 && disk.meta && !dma(e.mptr, meta, blocks * disk.meta, to_memory) ?
+			       static_cast<u16>(sc_transfer_error) : status;
+	}
+	std::vector<u8> mixed;
+
+	for (u64 i = 0; i < blocks; i++) {
+		mixed.insert(mixed.end(), data + i * block, data + (i + 1) * block);
+		mixed.insert(mixed.end(), meta + i * disk.meta, meta + (i + 1) * disk.meta);
+	}
+	const u16 status = transfer(e, mixed.data(), mixed.size(), to_memory);
+
+	for (u64 i = 0; i < blocks && status == 0; i++) {
+		const u8 *from = mixed.data() + i * (block + disk.meta);
+
+		std::memcpy(data + i * block, from, block);
+		std::memcpy(meta + i * disk.meta, from + block, disk.meta);
+	}
+	return status;
 }
 
 u16 NvmeWorld::io(const Sqe &e)
@@ -594,14 +705,8 @@ u16 NvmeWorld::io(const Sqe &e)
 		return 0x080;
 	switch (e.opcode) {
 	case nvm_write:
-		status = transfer(e, at, len, false);
-		if (status == 0 && disk.meta && !dma(e.mptr, meta, blocks * disk.meta, false))
-			status = sc_transfer_error;
-		break;
 	case nvm_read:
-		status = transfer(e, at, len, true);
-		if (status == 0 && disk.meta && !dma(e.mptr, meta, blocks * disk.meta, true))
-			status = sc_transfer_error;
+		status = transfer_blocks(e, at, meta, blocks, e.opcode == nvm_read);
 		break;
 	case nvm_compare: {
 		std::vector<u8> other(len);
@@ -780,7 +885,7 @@ bool NvmeGuest::make_queues(unsigned n, u32 entries, u32 cq_entries)
 		e.opcode = adm_create_cq;
 		e.prp1 = q.cq;
 		e.cdw10 = i | (q.cq_size - 1) << 16;
-		e.cdw11 = 3 | static_cast<u32>(i) << 16;
+		e.cdw11 = (polled ? 1 : 3) | static_cast<u32>(i) << 16;
 		if (admin_command(e) != 0)
 			return false;
 		e.opcode = adm_create_sq;

@@ -27,7 +27,8 @@ using redoubt::u8;
 
 struct NvmeDisk {
 	unsigned lba_shift = 9;
-	unsigned meta = 0; /* separate metadata, bytes a block */
+	unsigned meta = 0; /* metadata, bytes a block */
+	bool extended = false; /* they stand behind each block's data, not at MPTR */
 	explicit NvmeDisk(std::size_t bytes = 4 << 20) : data(bytes), metadata(bytes)
 	{
 	}
@@ -76,6 +77,7 @@ public:
 	std::string model_name = "software";
 	std::string serial = "one";
 	u8 vwc = 0;
+	u32 sgls = 0; /* what it can do with SGLs */
 	u32 vectors = 65, irqs = 3;
 	bool direct = false; /* the model may give the guest's queues to the device */
 	bool reorder = true;
@@ -89,6 +91,7 @@ public:
 	u64 faults = 0;	 /* addresses that are nowhere */
 	u64 trespass = 0; /* data to where its rings are */
 	u64 io_commands = 0, flushes = 0;
+	u64 window_asks = 0; /* the model takes an address of private memory for the guest's */
 	u64 private_data = 0; /* accesses to private memory for an I/O command's data */
 	std::map<u32, u32> features;
 	struct Route {
@@ -124,6 +127,7 @@ private:
 		u32 size = 0;
 		u16 head = 0, tail = 0, cq = 0, vector = 0;
 		u16 phase = 1;
+		bool ien = true;
 	};
 	struct Command {
 		u16 qid;
@@ -132,6 +136,8 @@ private:
 	u8 *bus(u64 iova, u64 len, bool write = false); /* nullptr: nothing there, or not to be written */
 	bool dma(u64 iova, void *buf, u64 len, bool to_memory);
 	u16 transfer(const redoubt::dma::nvme::Sqe &e, u8 *buf, u64 len, bool to_memory);
+	u16 transfer_sgl(const redoubt::dma::nvme::Sqe &e, u8 *buf, u64 len, bool to_memory);
+	u16 transfer_blocks(const redoubt::dma::nvme::Sqe &e, u8 *data, u8 *meta, u64 blocks, bool to_memory);
 	u16 execute(u16 qid, const redoubt::dma::nvme::Sqe &e, u32 &dw0);
 	u16 admin(const redoubt::dma::nvme::Sqe &e, u32 &dw0);
 	u16 io(const redoubt::dma::nvme::Sqe &e);
@@ -164,6 +170,7 @@ public:
 	{
 	}
 	bool shadow = false;	/* it uses doorbell buffers, from make_queues() on */
+	bool polled = false;	/* its I/O queues have no interrupts */
 	unsigned rings = 0;	/* doorbells that it has rung */
 
 	GuestMemory &memory;

@@ -28,6 +28,8 @@ public:
 	static constexpr u32 max_ns = 1024;
 	static constexpr u32 mdts_pages_log2 = 8; /* 1 MiB a command */
 	static constexpr u64 max_bytes = page_size << mdts_pages_log2;
+	static constexpr u32 max_sgl = 2048;	    /* descriptors a command, of all kinds */
+	static constexpr u32 max_pieces = 1u << 16; /* of all commands under way */
 	static constexpr u64 stop_ms = 10000, command_ms = 10000;
 	static constexpr u64 direct_ms = 200; /* for all queues to become direct again */
 
@@ -66,6 +68,13 @@ private:
 		u32 len, pages;
 	};
 
+	/* What an SGL has said, and was checked. The kernel's memory: the device reaches it nowhere. */
+	struct Piece {
+		u64 guest;
+		u32 len;
+		u32 nowhere; /* a bit bucket */
+	};
+
 	/* A command that the device has. */
 	struct Slot {
 		Kind kind;
@@ -76,6 +85,8 @@ private:
 		Pool::Ref list; /* its PRP list */
 		Pool::Ref data; /* private copies of its data, in order */
 		Meta *meta;
+		Piece *piece; /* with an SGL: where in the guest the data are, in order */
+		u32 pieces;
 		u32 nsid, cdw10, cdw11;
 	};
 
@@ -155,6 +166,13 @@ private:
 		u64 meta = 0; /* at MPTR */
 	};
 
+	/* An SGL, on its way into piece_[] */
+	struct SglWalk {
+		Dir dir;
+		u64 rest; /* bytes that nothing has described yet */
+		u32 pieces;
+	};
+
 	/* Whole pages that bytes take */
 	static constexpr u32 pages_of(u64 bytes)
 	{
@@ -230,12 +248,22 @@ private:
 
 	/* nvme_data.cc: PRPs */
 	Sc map(Slot &s, Sqe &e, const Transfer &t, bool bounce);
+	Sc map_prps(Slot &s, Sqe &e, u64 first, u64 prp2, const Transfer &t, bool bounce);
 	Sc guest_prps(u64 prp2, u32 n);
+	Pool::Page *add_page(Slot &s, Pool::Ref &last);
 	Sc set_prps(Slot &s, Sqe &e, u64 first, u32 pages);
 	Sc map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t);
 	Sc map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounce);
 	bool copy_back(const Slot &s);
 	void free_data(Slot &s);
+
+	/* nvme_sgl.cc */
+	[[nodiscard]] u32 sgls() const; /* what the guest was told: Identify's SGLS */
+	Sc walk_sgl(nvme::Sgl d, SglWalk &w);
+	Sc add_piece(const nvme::Sgl &d, SglWalk &w);
+	Sc keep_pieces(Slot &s, u32 n);
+	Sc map_sgl(Slot &s, Sqe &e, const nvme::Sgl &first, const Transfer &t);
+	bool copy_pieces(const Slot &s, Dir dir);
 
 	/* nvme_admin.cc */
 	Sc admin(Sqe &e);
@@ -282,6 +310,7 @@ private:
 	u64 commands_ = 0, bounced_ = 0, refused_ = 0; /* rdt_model_stats */
 	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */
 	Pool pool_;
+	u32 pieces_ = 0; /* that slots have */
 
 	Cq cq_[max_queues];
 	Sq sq_[max_queues];
@@ -301,6 +330,9 @@ private:
 	static constexpr u32 fetch_max = 16;
 	Sqe fetch_[fetch_max];
 	u64 prp_[1u << mdts_pages_log2]; /* of the command being mapped, without its first */
+	static constexpr u32 sgl_chunk = 64;
+	nvme::Sgl sgl_[sgl_chunk];
+	Piece piece_[max_sgl]; /* likewise */
 	u8 ident_[page_size]; /* Identify Controller, as the guest has seen it */
 };
 

@@ -69,7 +69,15 @@ void Nvme::hide(u8 *id) const
 	id[idc_oncs] &= 0x8f;		    /* no saved features, reservations, timestamp */
 	id[idc_oncs + 1] &= 1;
 	clear(id, idc_fuses, 2);
-	clear(id, idc_sgls, 4);
+
+	/* Direct queues' SGLs are the device's to walk, others' the model's: what both can. */
+	u32 sgls = le32(id + idc_sgls);
+	const u32 support = sgls & sgls_support;
+
+	sgls &= sgls_support | sgls_bit_bucket | sgls_byte_meta | sgls_longer;
+	if (support != sgls_bytes && support != sgls_dwords)
+		sgls = sgls_none;
+	__builtin_memcpy(id + idc_sgls, &sgls, sizeof(sgls));
 }
 
 Nvme::Sc Nvme::admin(Sqe &e)

@@ -52,28 +52,48 @@ Nvme::Sc Nvme::guest_prps(u64 prp2, u32 n)
 
 Nvme::Sc Nvme::map(Slot &s, Sqe &e, const Transfer &t, bool bounce)
 {
-	const u64 first = e.prp1, prp2 = e.prp2, mptr = e.mptr;
+	const u64 dptr[] = {e.prp1, e.prp2}, mptr = e.mptr;
+	const bool sgl = e.flags == sqe_sgl;
+	const u32 meta_align = sgl && (sgls() & sgls_byte_meta) ? 1 : 4;
 
-	/* What the command does not transfer it has no address for. */
+	/* What the command does not transfer it has no address for; and the device gets PRPs. */
 	e.prp1 = e.prp2 = e.mptr = 0;
+	e.flags = 0;
 	if (t.dir == Dir::None)
 		return sc_ok;
-	if (t.bytes > max_bytes || t.meta > max_bytes || first % 4 != 0 || mptr % 4 != 0)
+	if (t.bytes > max_bytes || t.meta > max_bytes || mptr % meta_align != 0)
+		return sc_invalid_field | sc_dnr;
+	if (t.meta != 0 && mine(mptr, t.meta))
 		return sc_invalid_field | sc_dnr;
 
+	Sc sc = sc_ok;
+
+	if (sgl) {
+		Sgl d;
+
+		__builtin_memcpy(&d, dptr, sizeof(d));
+		sc = map_sgl(s, e, d, t);
+	} else {
+		sc = map_prps(s, e, dptr[0], dptr[1], t, bounce);
+	}
+	if (sc == sc_ok && t.meta != 0)
+		sc = map_meta(s, e, mptr, t, bounce || sgl);
+	return sc;
+}
+
+Nvme::Sc Nvme::map_prps(Slot &s, Sqe &e, u64 first, u64 prp2, const Transfer &t, bool bounce)
+{
 	const u64 off = first % page_size;
 	const u32 pages = pages_of(off + t.bytes);
 	Sc sc = sc_ok;
 
-	if (mine(first, min_of(t.bytes, page_size - off)) || (t.meta != 0 && mine(mptr, t.meta)))
-		sc = sc_invalid_field | sc_dnr;
-	else if (pages > 1)
+	if (first % 4 != 0 || mine(first, min_of(t.bytes, page_size - off)))
+		return sc_invalid_field | sc_dnr;
+	if (pages > 1)
 		sc = guest_prps(prp2, pages - 1);
-	if (sc == sc_ok)
-		sc = bounce ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
-	if (sc == sc_ok && t.meta != 0)
-		sc = map_meta(s, e, mptr, t, bounce);
-	return sc;
+	if (sc != sc_ok)
+		return sc;
+	return bounce ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
 }
 
 /* prp_[] is the pages behind the first, checked. The device gets them as it would from the guest. */
@@ -93,6 +113,21 @@ Nvme::Sc Nvme::set_prps(Slot &s, Sqe &e, u64 first, u32 pages)
 	return sc_ok;
 }
 
+/* One more private page for a command's data. nullptr: there is none just now. */
+Pool::Page *Nvme::add_page(Slot &s, Pool::Ref &last)
+{
+	const Pool::Ref r = pool_.take();
+
+	if (r == Pool::none)
+		return nullptr;
+	if (last == Pool::none)
+		s.data = r;
+	else
+		pool_[last].next = r;
+	last = r;
+	return &pool_[r];
+}
+
 /* A private page for each of the guest's, with the data at the same offset. */
 Nvme::Sc Nvme::map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t)
 {
@@ -100,17 +135,11 @@ Nvme::Sc Nvme::map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t
 	u64 rest = t.bytes;
 
 	for (u32 i = 0; i < pages; i++) {
-		const Pool::Ref r = pool_.take();
+		Pool::Page *const page = add_page(s, last);
 
-		if (r == Pool::none)
+		if (!page)
 			return sc_wait;
-		if (last == Pool::none)
-			s.data = r;
-		else
-			pool_[last].next = r;
-		last = r;
-
-		Pool::Page &p = pool_[r];
+		Pool::Page &p = *page;
 		const u64 guest = i == 0 ? first : prp_[i - 1];
 
 		p.guest = guest;
@@ -157,7 +186,9 @@ Nvme::Sc Nvme::map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounc
 /* What the device has written, if it wrote to private pages. false: the guest's are no memory. */
 bool Nvme::copy_back(const Slot &s)
 {
-	for (Pool::Ref r = s.data; r != Pool::none; r = pool_[r].next) {
+	if (s.piece && !copy_pieces(s, Dir::FromDevice))
+		return false;
+	for (Pool::Ref r = s.piece ? Pool::none : s.data; r != Pool::none; r = pool_[r].next) {
 		const Pool::Page &p = pool_[r];
 
 		if (rdt_dma_write(host_, p.guest, p.va + p.off, p.len) != 0)
@@ -173,6 +204,10 @@ void Nvme::free_data(Slot &s)
 	pool_.give(s.list);
 	pool_.give(s.data);
 	s.list = s.data = Pool::none;
+	rdt_dma_free(s.piece);
+	pieces_ -= s.pieces;
+	s.piece = nullptr;
+	s.pieces = 0;
 	if (s.meta) {
 		if (s.meta->va)
 			rdt_dma_pages_free(host_, s.meta->va, s.meta->iova, s.meta->pages);

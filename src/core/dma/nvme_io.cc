@@ -66,8 +66,8 @@ Nvme::Sc Nvme::io(u16 qid, Sqe &e)
 	Transfer t;
 	Sc sc = sc_ok;
 
-	/* Neither fused commands nor SGLs: the guest was told that there are none. */
-	if (e.flags != 0)
+	/* Of fused commands the guest was told that there are none; of SGLs, if the device has none. */
+	if (e.flags != 0 && (e.flags != sqe_sgl || !(sgls() & sgls_support)))
 		return sc_invalid_field | sc_dnr;
 	switch (e.opcode) {
 	case nvm_flush:

@@ -59,6 +59,22 @@ struct Sqe { /* figure 104 */
 	u32 cdw10, cdw11, cdw12, cdw13, cdw14, cdw15;
 };
 static_assert(sizeof(Sqe) == 64);
+inline constexpr u8 sqe_sgl = 1 << 6; /* PSDT: where PRP1 and PRP2 are is an SGL descriptor; MPTR is a plain address */
+
+struct Sgl { /* figures 112 to 118 */
+	u64 addr;
+	u32 len;
+	u8 reserved[3];
+	u8 id; /* 7:4 type, 3:0 subtype */
+};
+static_assert(sizeof(Sgl) == 16);
+
+enum SglId : u8 { /* all of subtype 0: an address */
+	sgl_data = 0x00,
+	sgl_bit_bucket = 0x10,
+	sgl_segment = 0x20,
+	sgl_last_segment = 0x30,
+};
 
 struct Cqe { /* figure 121 */
 	u32 dw0, dw1;
@@ -102,7 +118,12 @@ enum Sc : u16 {
 	sc_transfer_error = 0x004,
 	sc_internal = 0x006,
 	sc_invalid_ns = 0x00b,
+	sc_sgl_segment = 0x00d,
+	sc_sgl_count = 0x00e,
+	sc_sgl_length = 0x00f,
+	sc_sgl_type = 0x011,
 	sc_invalid_prp_offset = 0x013,
+	sc_sgl_granularity = 0x01e,
 	sc_cq_invalid = 0x100,
 	sc_invalid_qid = 0x101,
 	sc_invalid_qsize = 0x102,
@@ -167,6 +188,12 @@ enum IdCtrl : u32 {
 	idc_sgls = 536,
 	idc_subnqn = 768,
 };
+
+/* SGLS: in 1:0 whether there are SGLs, and then what else of them */
+inline constexpr u32 sgls_none = 0, sgls_bytes = 1, sgls_dwords = 2, sgls_support = 3;
+inline constexpr u32 sgls_bit_bucket = 1 << 16;
+inline constexpr u32 sgls_byte_meta = 1 << 17; /* MPTR at any byte, with PSDT 01 */
+inline constexpr u32 sgls_longer = 1 << 18;    /* than the data */
 
 /* Identify Namespace, figure 245 */
 enum IdNs : u32 {

@@ -99,6 +99,15 @@ const char *lacks(const u8 *was, const u8 *is)
 		return "the destination's controller has a volatile cache, the source's had none";
 	if (le32(is + idc_nn) < le32(was + idc_nn))
 		return "the destination's controller has fewer namespaces";
+
+	const u32 sgls_was = le32(was + idc_sgls), sgls_is = le32(is + idc_sgls);
+
+	if ((sgls_was & sgls_support) && !(sgls_is & sgls_support))
+		return "the destination's controller has no SGLs";
+	if ((sgls_was & sgls_support) == sgls_bytes && (sgls_is & sgls_support) != sgls_bytes)
+		return "the destination's controller wants what SGLs describe aligned";
+	if (sgls_was & ~sgls_is & ~sgls_support)
+		return "the destination's controller does less with SGLs";
 	return nullptr;
 }
 
