@@ -4,6 +4,7 @@
 #define RDT_VFIO_DEVICE_H
 
 #include <linux/iommu.h>
+#include <linux/irqbypass.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/version.h>
@@ -25,7 +26,9 @@ struct eventfd_ctx;
  * struct rdt_irq - one interrupt of the guest's and, where the device has it, of the device's.
  * @lock: @trigger, in the interrupt's handler. Innermost; taken under rdt_device.lock otherwise.
  * @trigger: what the VMM wants signalled; changed under both locks.
- * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route().
+ * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route(). Changed under rdt_device.lock.
+ * @producer: under rdt_device.lock; while it has a token, which is @trigger, KVM may have the interrupt. So it is taken
+ *	back before @trigger changes.
  */
 struct rdt_irq {
 	struct rdt_device *d;
@@ -33,6 +36,7 @@ struct rdt_irq {
 	struct eventfd_ctx *trigger;
 	bool to_guest;
 	bool to_model;
+	struct irq_bypass_producer producer;
 	char name[24];
 };
 
@@ -60,7 +64,7 @@ struct rdt_doorbell {
  * @migratable, @direct: the operator's wishes; looked at when the device is opened.
  * @lock: the model, the triggers, the private window, the migration state and its file. Taken by
  *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
- *	before core.memory_lock (read) and before VFIO's container lock (vfio_dma_rw());
+ *	before core.memory_lock (read), before VFIO's container lock (vfio_dma_rw()) and before irqbypass's lock;
  *	so it must not be taken where one of these is held: .reset_done and .dma_unmap.
  * @model: NULL: this is plain vfio-pci.
  * @was_reset: the device was reset, by our ioctl or otherwise; the model is told by the next who takes
