@@ -24,8 +24,9 @@ struct eventfd_ctx;
 
 /**
  * struct rdt_irq - one interrupt of the guest's and, where the device has it, of the device's.
- * @lock: @trigger, in the interrupt's handler. Innermost; taken under rdt_device.lock otherwise.
- * @trigger: what the VMM wants signalled; changed under both locks.
+ * @lock: @trigger, and nothing else. Taken by the interrupt's handler, with rdt_device.lock and without; behind it
+ *	come only the spinlocks of the eventfd and of KVM's end of it.
+ * @trigger: what the VMM wants signalled.
  * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route(). Changed under rdt_device.lock.
  * @producer: under rdt_device.lock; while it has a token, which is @trigger, KVM may have the interrupt. So it is taken
  *	back before @trigger changes.
@@ -62,7 +63,7 @@ struct rdt_doorbell {
  * struct rdt_device - a device that is bound to this driver.
  * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
  * @migratable, @direct: the operator's wishes; looked at when the device is opened.
- * @lock: the model, the triggers, the private window, the migration state and its file. Taken by
+ * @lock: the model, whose the interrupts are, the private window, the migration state and its file. Taken by
  *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
  *	before core.memory_lock (read), before VFIO's container lock (vfio_dma_rw()) and before irqbypass's lock;
  *	so it must not be taken where one of these is held: .reset_done and .dma_unmap.

@@ -13,15 +13,20 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-static void signal_fd(struct eventfd_ctx *ctx)
+/* From anywhere, an interrupt's handler as well. */
+static void signal_guest(struct rdt_irq *v)
 {
-	if (!ctx)
-		return;
+	unsigned long flags;
+
+	spin_lock_irqsave(&v->lock, flags);
+	if (v->trigger) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-	eventfd_signal(ctx);
+		eventfd_signal(v->trigger);
 #else
-	eventfd_signal(ctx, 1);
+		eventfd_signal(v->trigger, 1);
 #endif
+	}
+	spin_unlock_irqrestore(&v->lock, flags);
 }
 
 void rdt_dma_signal(void *host, rdt_u32 vector)
@@ -30,7 +35,7 @@ void rdt_dma_signal(void *host, rdt_u32 vector)
 
 	lockdep_assert_held(&d->lock);
 	if (vector < d->vectors)
-		signal_fd(d->vector[vector].trigger);
+		signal_guest(&d->vector[vector]);
 }
 
 static bool only_guests(bool to_guest, bool to_model)
@@ -90,11 +95,8 @@ static irqreturn_t handler(int irq, void *data)
 {
 	struct rdt_irq *v = data;
 
-	if (READ_ONCE(v->to_guest)) {
-		spin_lock(&v->lock);
-		signal_fd(v->trigger);
-		spin_unlock(&v->lock);
-	}
+	if (READ_ONCE(v->to_guest))
+		signal_guest(v);
 	return READ_ONCE(v->to_model) ? IRQ_WAKE_THREAD : IRQ_HANDLED;
 }
 
@@ -265,9 +267,7 @@ long rdt_irq_set(struct rdt_device *d, void __user *arg)
 				break;
 			fallthrough;
 		default:
-			rdt_lock(d);
-			signal_fd(v->trigger);
-			rdt_unlock(d);
+			signal_guest(v);
 			break;
 		}
 	}

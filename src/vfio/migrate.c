@@ -219,6 +219,24 @@ static void end_file(struct rdt_device *d)
 	d->file = NULL;
 }
 
+/* What stands against a migration, or NULL. Under the lock. */
+const char *rdt_mig_blocker(struct rdt_device *d)
+{
+	return rdt_monitored(d) ? "Redoubt protects the VM, and that does not travel" : rdt_model_blocker(d->model);
+}
+
+/* The length of the state, or -errno: the host's log says why. */
+static s64 save_to(struct rdt_device *d, void *buf, u64 room)
+{
+	const char *why = rdt_mig_blocker(d);
+
+	if (why) {
+		rdt_dev_warn(d, "the VM cannot migrate: %s\n", why);
+		return -EOPNOTSUPP;
+	}
+	return rdt_model_save(d->model, buf, room);
+}
+
 static int save(struct rdt_device *d)
 {
 	struct rdt_mig_file *f = d->file;
@@ -227,10 +245,8 @@ static int save(struct rdt_device *d)
 
 	if (!f)
 		return -ENODEV;	/* the VMM has closed it */
-	if (rdt_monitored(d))
-		return -EOPNOTSUPP;	/* since the migration began */
 	head = (void *)f->buf;
-	n = rdt_model_save(d->model, f->buf + sizeof(*head), f->room - sizeof(*head));
+	n = save_to(d, f->buf + sizeof(*head), f->room - sizeof(*head));
 	if (n < 0)
 		return n;
 	head->magic = RDT_MIG_MAGIC;
@@ -240,31 +256,19 @@ static int save(struct rdt_device *d)
 	return 0;
 }
 
-/* What stands against a migration, or NULL. Under the lock. */
-const char *rdt_mig_blocker(struct rdt_device *d)
-{
-	return rdt_monitored(d) ? "Redoubt protects the VM, and that does not travel" : rdt_model_blocker(d->model);
-}
-
 /*
  * Would the state be there? Asked when a migration begins, with the device stopped but the guest at work: what is not
- * going to succeed is refused then.
+ * going to succeed is refused then. It is asked again at its end: the VM may be protected since.
  */
 static int try_save(struct rdt_device *d)
 {
-	const char *why = rdt_mig_blocker(d);
 	const u64 room = rdt_model_state_max(d->model);
-	void *buf;
+	void *buf = kvmalloc(room, GFP_KERNEL_ACCOUNT);
 	s64 n;
 
-	if (why) {
-		rdt_dev_warn(d, "the VM cannot migrate: %s\n", why);
-		return -EOPNOTSUPP;
-	}
-	buf = kvmalloc(room, GFP_KERNEL_ACCOUNT);
 	if (!buf)
 		return -ENOMEM;
-	n = rdt_model_save(d->model, buf, room);
+	n = save_to(d, buf, room);
 	kvfree(buf);
 	return n < 0 ? n : 0;
 }

@@ -15,24 +15,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct SysfsModule : FakeModule {
-	std::string root;
-	std::string sysfs() const override { return root; }
-};
-
-class CtlDevice : public testing::Test {
+class CtlDevice : public Ctl {
 protected:
 	CtlDevice()
 	{
 		std::string name = (fs::temp_directory_path() / "redoubt-sysfs-XXXXXX").string();
 
-		module.root = mkdtemp(name.data());
+		module.sysfs_root = mkdtemp(name.data());
 		for (const char *driver : {"nvme", "redoubt_vfio_pci"})
 			fs::create_directories(bus() / "drivers" / driver);
 	}
-	~CtlDevice() override { fs::remove_all(module.root); }
+	~CtlDevice() override { fs::remove_all(module.sysfs_root); }
 
-	fs::path bus() const { return fs::path(module.root) / "bus/pci"; }
+	fs::path bus() const { return fs::path(module.sysfs_root) / "bus/pci"; }
 	fs::path dir(const std::string &bdf) const { return bus() / "devices" / bdf; }
 	static void write(const fs::path &path, const std::string &text) { std::ofstream(path) << text; }
 	static std::string read(const fs::path &path)
@@ -59,14 +54,10 @@ protected:
 	}
 	Result run(std::vector<const char *> args)
 	{
-		std::ostringstream out, err;
-
-		args.insert(args.begin(), {"redoubtctl", "device"});
-		const int status = ctl::run(module, static_cast<int>(args.size()), args.data(), out, err);
-		return {status, out.str(), err.str()};
+		args.insert(args.begin(), "device");
+		return Ctl::run(std::move(args));
 	}
 
-	SysfsModule module;
 	const std::string busy = "model nvme\nstate 6\ncommands 7\ndoorbells 9\nbounced 3\nrefused 0\ninflight 2\nqueues 5\nblocker none\n";
 };
 

@@ -213,7 +213,7 @@ int device_status(Context &ctx, const std::string &bdf)
 	ctx.out << line(d) << "\n";
 	if (!d.ours())
 		return exit_ok;
-	ctx.out << "  migratable " << (d.migratable == "1" ? "on" : "off") << ", direct " << (d.direct == "1" ? "on" : "off") << "\n";
+	ctx.out << "  migratable " << on_off(d.migratable == "1") << ", direct " << on_off(d.direct == "1") << "\n";
 	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues"}) {
 		if (!d.value(name).empty())
 			ctx.out << "  " << name << " " << d.value(name) << "\n";
@@ -262,7 +262,7 @@ int device_migratable(Context &ctx, const std::string &bdf, bool on, std::option
 	if (ctx.json)
 		ctx.out << to_json(now).dump() << "\n";
 	else
-		ctx.out << now.bdf << " migratable " << (on ? "on" : "off") << ", direct " << (now.direct == "1" ? "on" : "off")
+		ctx.out << now.bdf << " migratable " << on_off(on) << ", direct " << on_off(now.direct == "1")
 			<< ", for the VM that opens it next\n";
 	return exit_ok;
 }
