@@ -140,13 +140,15 @@ void rdt_model_arm(struct rdt_model *m, int on) RDT_NOEXCEPT;
  * struct rdt_model_stats - since the model was made.
  * @commands: taken from the guest. @bounced: pages copied. @refused: commands and doorbells that
  * were answered with an error by the model, not the device.
- * @inflight: of the commands, those that the device has now. @queues: submission queues that the guest has; @direct: of
- * them, those that the device has itself.
+ * @drained: commands that the device had when it was stopped last.
+ * @inflight: of the commands, those that the device has now by the model. @queues: submission queues that the guest has;
+ * @direct: of them, those that the device has itself.
  */
 struct rdt_model_stats {
 	rdt_u64 commands;
 	rdt_u64 bounced;
 	rdt_u64 refused;
+	rdt_u64 drained;
 	rdt_u32 inflight;
 	rdt_u32 queues;
 	rdt_u32 direct;

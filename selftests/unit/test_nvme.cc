@@ -294,6 +294,9 @@ TEST_P(Fixture, E9_the_counts_that_the_operator_is_told)
 	EXPECT_EQ(stats().inflight, w.direct ? 0u : 2u);
 	EXPECT_EQ(stats().bounced, before.bounced);
 	EXPECT_EQ(stats().refused, before.refused);
+	ASSERT_EQ(rdt_model_stop(w.model), 0);
+	EXPECT_EQ(stats().drained, 2u) << "whoever has told of them";
+	EXPECT_EQ(stats().inflight, 0u);
 }
 
 TEST_P(Fixture, E4_a_signal_for_the_queues_that_have_news)

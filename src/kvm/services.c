@@ -10,11 +10,6 @@
 RDT_IMPORT(kvm, kvm_io_bus_register_dev, RDT_ANY);
 RDT_IMPORT(kvm, kvm_io_bus_unregister_dev, RDT_ANY);
 
-static bool get(struct kvm *kvm)
-{
-	return kvm_get_kvm_safe(kvm);
-}
-
 static int add(struct kvm *kvm, gpa_t gpa, int len, struct kvm_io_device *dev)
 {
 	int r;
@@ -44,7 +39,7 @@ static bool monitored(struct kvm *kvm)
 }
 
 const struct rdt_kvm_services rdt_kvm_services = {
-	.get = get,
+	.get = kvm_get_kvm_safe,
 	.put = kvm_put_kvm,
 	.add = add,
 	.del = del,

@@ -4,6 +4,7 @@
 #define RDT_VFIO_DEVICE_H
 
 #include <linux/iommu.h>
+#include <linux/irqbypass.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/version.h>
@@ -24,9 +25,12 @@ struct eventfd_ctx;
 
 /**
  * struct rdt_irq - one interrupt of the guest's and, where the device has it, of the device's.
- * @lock: @trigger, in the interrupt's handler. Innermost; taken under rdt_device.lock otherwise.
- * @trigger: what the VMM wants signalled; changed under both locks.
- * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route().
+ * @lock: @trigger, and nothing else. Taken by the interrupt's handler, with rdt_device.lock and without; behind it
+ *	come only the spinlocks of the eventfd and of KVM's end of it.
+ * @trigger: what the VMM wants signalled.
+ * @to_guest, @to_model: whose the device's interrupt is; rdt_dma_route(). Changed under rdt_device.lock.
+ * @producer: under rdt_device.lock; while it has a token, which is @trigger, KVM may have the interrupt. So it is taken
+ *	back before @trigger changes.
  */
 struct rdt_irq {
 	struct rdt_device *d;
@@ -34,6 +38,7 @@ struct rdt_irq {
 	struct eventfd_ctx *trigger;
 	bool to_guest;
 	bool to_model;
+	struct irq_bypass_producer producer;
 	char name[24];
 };
 
@@ -56,12 +61,63 @@ struct rdt_doorbell {
 };
 
 /**
+ * struct rdt_drain - the device was stopped: it has finished what it had.
+ * @at: when it was given no more; 0: it was not stopped.
+ * @us: how long that took, with the taking of its queues.
+ * @commands: what it had.
+ */
+struct rdt_drain {
+	ktime_t at;
+	u64 us;
+	u64 commands;
+};
+
+enum rdt_outcome {
+	RDT_MIG_NONE,
+	RDT_MIG_RUNNING,
+	RDT_MIG_COMPLETED,	/* the VMM has all of the state */
+	RDT_MIG_CANCELLED,	/* the VM runs on here */
+	RDT_MIG_FAILED,
+	RDT_MIG_RESUMED,	/* the VM that has come runs */
+	RDT_MIG_ABANDONED,	/* the VMM has closed the device in the middle of it */
+};
+
+/**
+ * struct rdt_record - the migration that runs, or the last one, for the operator: Documentation/migration.md. Under
+ *	rdt_device.lock, like the migration itself.
+ * @incoming: the VM comes; else it goes.
+ * @closed: the VMM that it was about has closed the device.
+ * @err: if it failed.
+ * @began, @ended: @ended goes with @outcome; 0: it runs.
+ * @armed: when the model began to write for the device; 0: it did not.
+ * @ran: when the device ran after @stop.
+ * @arm: the stop for a moment when it was armed. @stop: the one before the state was made; to one that
+ *	comes, @at is when its first byte was there.
+ * @pages: of guest memory, that the model has written since, one as often as it was written.
+ * @log_reads, @log_pages: calls that ask for dirty pages, and what they were told.
+ * @bytes, @bytes_done: of the state; read or written by the VMM.
+ * @load_us: how long the model took to load it.
+ */
+struct rdt_record {
+	enum rdt_outcome outcome;
+	bool incoming;
+	bool closed;
+	int err;
+	ktime_t began, armed, ran, ended;
+	struct rdt_drain arm, stop;
+	u64 pages;
+	u64 log_reads, log_pages;
+	u64 bytes, bytes_done;
+	u64 load_us;
+};
+
+/**
  * struct rdt_device - a device that is bound to this driver.
  * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
  * @migratable, @direct: the operator's wishes; looked at when the device is opened.
- * @lock: the model, the triggers, the private window, the migration state and its file. Taken by
+ * @lock: the model, whose the interrupts are, the private window, the migration state and its file. Taken by
  *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
- *	before core.memory_lock (read) and before VFIO's container lock (vfio_dma_rw());
+ *	before core.memory_lock (read), before VFIO's container lock (vfio_dma_rw()) and before irqbypass's lock;
  *	so it must not be taken where one of these is held: .reset_done and .dma_unmap.
  * @model: NULL: this is plain vfio-pci.
  * @was_reset: the device was reset, by our ioctl or otherwise; the model is told by the next who takes
@@ -76,6 +132,7 @@ struct rdt_doorbell {
  * @mm: the VMM's, for interrupt threads and @later.
  * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
  *	memory to keep them.
+ * @stopped: the last stop, whatever it was for.
  */
 struct rdt_device {
 	struct vfio_pci_core_device core;
@@ -111,6 +168,8 @@ struct rdt_device {
 	bool logging;
 	bool dirty_all;
 	struct xarray dirty;
+	struct rdt_drain stopped;
+	struct rdt_record record;
 };
 
 static inline struct rdt_device *to_rdt(struct vfio_device *vdev)
@@ -155,5 +214,18 @@ void rdt_mig_close(struct rdt_device *d);
 void rdt_mig_reset(struct rdt_device *d);
 const char *rdt_mig_blocker(struct rdt_device *d);
 int rdt_mig_feature(struct rdt_device *d, u32 flags, void __user *arg, size_t argsz);
+
+/* record.c: figures; all under the lock */
+void rdt_record_begin(struct rdt_device *d, bool incoming);	/* if it has not yet */
+void rdt_record_end(struct rdt_device *d, enum rdt_outcome outcome, int err);	/* likewise */
+void rdt_record_ran(struct rdt_device *d);
+void rdt_record_reset(struct rdt_device *d);
+void rdt_record_close(struct rdt_device *d);
+ssize_t rdt_record_show(struct rdt_device *d, char *buf);
+static inline bool rdt_record_runs(struct rdt_device *d)
+{
+	lockdep_assert_held(&d->lock);
+	return d->record.outcome == RDT_MIG_RUNNING;
+}
 
 #endif

@@ -151,17 +151,16 @@ void rdt_doorbell_close(struct rdt_device *d)
 	symbol_put(rdt_kvm_services);
 }
 
-/* Is the VM one that Redoubt protects? What protects it does not travel. */
+/*
+ * Is the VM one that Redoubt protects? What protects it does not travel. redoubt.ko may have been loaded after the device was
+ * opened; the VM lives as long as its VMM has the device, and asks us.
+ */
 bool rdt_monitored(struct rdt_device *d)
 {
 	struct kvm *kvm = d->core.vdev.kvm;
-	const struct rdt_kvm_services *s = d->bell.kvm_ops;
+	const struct rdt_kvm_services *s = kvm ? symbol_get(rdt_kvm_services) : NULL;
 	bool yes;
 
-	if (s)
-		return s->monitored(d->bell.kvm);
-	/* It was loaded later, if at all; the VM lives as long as its VMM has the device, and asks us. */
-	s = kvm ? symbol_get(rdt_kvm_services) : NULL;
 	if (!s)
 		return false;
 	yes = s->monitored(kvm);

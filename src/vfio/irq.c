@@ -13,15 +13,20 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
-static void signal_fd(struct eventfd_ctx *ctx)
+/* From anywhere, an interrupt's handler as well. */
+static void signal_guest(struct rdt_irq *v)
 {
-	if (!ctx)
-		return;
+	unsigned long flags;
+
+	spin_lock_irqsave(&v->lock, flags);
+	if (v->trigger) {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-	eventfd_signal(ctx);
+		eventfd_signal(v->trigger);
 #else
-	eventfd_signal(ctx, 1);
+		eventfd_signal(v->trigger, 1);
 #endif
+	}
+	spin_unlock_irqrestore(&v->lock, flags);
 }
 
 void rdt_dma_signal(void *host, rdt_u32 vector)
@@ -30,28 +35,68 @@ void rdt_dma_signal(void *host, rdt_u32 vector)
 
 	lockdep_assert_held(&d->lock);
 	if (vector < d->vectors)
-		signal_fd(d->vector[vector].trigger);
+		signal_guest(&d->vector[vector]);
+}
+
+static bool only_guests(bool to_guest, bool to_model)
+{
+	return to_guest && !to_model;
+}
+
+/*
+ * KVM finds the guest's interrupt by the eventfd, and has the device's posted to the vCPU where the hardware can:
+ * then it does not come to handler(). That is for vectors in which the model has no part, so never for vector 0.
+ * Who has irqbypass's lock, KVM's part of it too, waits for nobody who may want rdt_device.lock.
+ */
+static void bypass_end(struct rdt_irq *v)
+{
+	lockdep_assert_held(&v->d->lock);
+	/* By the token one finds what another may have registered. */
+	if (v->producer.token)
+		irq_bypass_unregister_producer(&v->producer);
+	v->producer.token = NULL;
+}
+
+/* The trigger stays as it is meanwhile: set_trigger() has the same lock. */
+static void bypass_begin(struct rdt_irq *v)
+{
+	struct pci_dev *pdev = v->d->core.pdev;
+	int err;
+
+	lockdep_assert_held(&v->d->lock);
+	if (v->producer.token || !v->trigger || !only_guests(v->to_guest, v->to_model))
+		return;
+	v->producer.token = v->trigger;
+	v->producer.irq = pci_irq_vector(pdev, v - v->d->vector);
+	err = irq_bypass_register_producer(&v->producer);
+	if (err) {
+		/* The interrupt goes by handler(). A VMM that has one eventfd for two vectors sees this. */
+		v->producer.token = NULL;
+		dev_info_ratelimited(&pdev->dev, "vector %td: no interrupt bypass: %d\n", v - v->d->vector, err);
+	}
 }
 
 void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model)
 {
 	struct rdt_device *d = host;
+	struct rdt_irq *v = &d->vector[vector];
 
 	lockdep_assert_held(&d->lock);
+	/* First: when the model counts on the interrupts they come to handler() again, not to a vCPU. */
+	if (!only_guests(to_guest, to_model))
+		bypass_end(v);
 	/* An interrupt that comes just now may go either way; both look at what there is. */
-	WRITE_ONCE(d->vector[vector].to_guest, to_guest);
-	WRITE_ONCE(d->vector[vector].to_model, to_model);
+	WRITE_ONCE(v->to_guest, to_guest);
+	WRITE_ONCE(v->to_model, to_model);
+	bypass_begin(v);
 }
 
 static irqreturn_t handler(int irq, void *data)
 {
 	struct rdt_irq *v = data;
 
-	if (READ_ONCE(v->to_guest)) {
-		spin_lock(&v->lock);
-		signal_fd(v->trigger);
-		spin_unlock(&v->lock);
-	}
+	if (READ_ONCE(v->to_guest))
+		signal_guest(v);
 	return READ_ONCE(v->to_model) ? IRQ_WAKE_THREAD : IRQ_HANDLED;
 }
 
@@ -161,6 +206,11 @@ void rdt_irq_close(struct rdt_device *d)
 	/* There is no model any more that could ask for it again. */
 	if (d->irqs)
 		cancel_delayed_work_sync(&d->later);
+	/* KVM is done with the interrupts before they are freed, and with the eventfds before they are put. */
+	mutex_lock(&d->lock);
+	for (i = 0; i < d->vectors; i++)
+		bypass_end(&d->vector[i]);
+	mutex_unlock(&d->lock);
 	for (i = 0; i < d->irqs; i++)
 		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
 	if (d->irqs) {
@@ -196,10 +246,13 @@ static int set_trigger(struct rdt_irq *v, int fd)
 
 	if (IS_ERR(ctx))
 		return PTR_ERR(ctx);
+	/* For the producer: it goes with the trigger. */
 	rdt_lock(v->d);
+	bypass_end(v);
 	spin_lock_irq(&v->lock);
 	swap(v->trigger, ctx);
 	spin_unlock_irq(&v->lock);
+	bypass_begin(v);
 	rdt_unlock(v->d);
 	if (ctx)
 		eventfd_ctx_put(ctx);
@@ -248,9 +301,7 @@ long rdt_irq_set(struct rdt_device *d, void __user *arg)
 				break;
 			fallthrough;
 		default:
-			rdt_lock(d);
-			signal_fd(v->trigger);
-			rdt_unlock(d);
+			signal_guest(v);
 			break;
 		}
 	}

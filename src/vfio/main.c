@@ -337,7 +337,21 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 }
 static DEVICE_ATTR_RO(status);
 
-static struct attribute *attrs[] = { &dev_attr_migratable.attr, &dev_attr_direct.attr, &dev_attr_status.attr, NULL };
+static ssize_t migration_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	struct rdt_device *d = of(dev);
+	ssize_t n;
+
+	rdt_lock(d);
+	n = rdt_record_show(d, buf);
+	rdt_unlock(d);
+	return n;
+}
+static DEVICE_ATTR_RO(migration);
+
+static struct attribute *attrs[] = {
+	&dev_attr_migratable.attr, &dev_attr_direct.attr, &dev_attr_status.attr, &dev_attr_migration.attr, NULL
+};
 static const struct attribute_group group = { .name = "redoubt", .attrs = attrs };
 static const struct attribute_group *groups[] = { &group, NULL };
 

@@ -153,11 +153,14 @@ int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len)
 
 int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
 {
+	const u64 last = (iova + len - 1) >> PAGE_SHIFT;
 	struct rdt_device *d = host;
 	u64 frame;
 
 	lockdep_assert_held(&d->lock);
-	for (frame = iova >> PAGE_SHIFT; d->logging && frame <= (iova + len - 1) >> PAGE_SHIFT; frame++) {
+	if (rdt_record_runs(d) && d->record.armed)
+		d->record.pages += last - (iova >> PAGE_SHIFT) + 1;
+	for (frame = iova >> PAGE_SHIFT; d->logging && frame <= last; frame++) {
 		if (xa_is_err(xa_store(&d->dirty, frame, xa_mk_value(1), GFP_KERNEL_ACCOUNT)))
 			d->dirty_all = true;
 	}

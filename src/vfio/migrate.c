@@ -74,9 +74,27 @@ static ssize_t mig_read(struct file *filp, char __user *to, size_t count, loff_t
 			n = -EFAULT;
 		else
 			f->pos += n;
+		f->d->record.bytes_done = f->pos;
+		if (f->pos == f->len)
+			rdt_record_end(f->d, RDT_MIG_COMPLETED, 0);
 	}
 	rdt_unlock(f->d);
 	return n;
+}
+
+static int load(struct rdt_device *d, const struct rdt_mig_head *head, const void *state)
+{
+	const ktime_t from = ktime_get();
+	int err = rdt_force(d);
+
+	if (!err)
+		err = rdt_model_load(d->model, state, head->bytes);
+	d->record.load_us = ktime_us_delta(ktime_get(), from);
+	if (err)
+		return err;
+	rdt_doorbell_set_bar(d, head->bar);
+	d->loaded = true;
+	return 0;
 }
 
 /* The last byte loads the state: the VMM is told at once when this device cannot take it. */
@@ -85,6 +103,7 @@ static ssize_t mig_write(struct file *filp, const char __user *from, size_t coun
 	struct rdt_mig_file *f = filp->private_data;
 	struct rdt_device *d = f->d;
 	struct rdt_mig_head *head = (void *)f->buf;
+	struct rdt_record *r = &d->record;
 	ssize_t n = count;
 	int err;
 
@@ -104,25 +123,26 @@ static ssize_t mig_write(struct file *filp, const char __user *from, size_t coun
 		goto out;
 	}
 	f->len += count;
+	if (!r->stop.at)
+		r->stop.at = ktime_get();
+	r->bytes_done = f->len;
 	if (f->len < sizeof(*head))
 		goto out;
 	if (head->magic != RDT_MIG_MAGIC || head->bytes > f->room - sizeof(*head) ||
 	    f->len > sizeof(*head) + head->bytes) {
 		rdt_dev_warn(d, "what comes is not the state of a device\n");
 		n = -EINVAL;
+		goto failed;
+	}
+	r->bytes = sizeof(*head) + head->bytes;
+	if (f->len != r->bytes)
 		goto out;
-	}
-	if (f->len == sizeof(*head) + head->bytes) {
-		err = rdt_force(d);
-		if (!err)
-			err = rdt_model_load(d->model, f->buf + sizeof(*head), head->bytes);
-		if (err) {
-			n = err;
-		} else {
-			rdt_doorbell_set_bar(d, head->bar);
-			d->loaded = true;
-		}
-	}
+	err = load(d, head, f->buf + sizeof(*head));
+	if (!err)
+		goto out;
+	n = err;
+failed:
+	rdt_record_end(d, RDT_MIG_FAILED, n);
 out:
 	rdt_unlock(d);
 	return n;
@@ -219,6 +239,24 @@ static void end_file(struct rdt_device *d)
 	d->file = NULL;
 }
 
+/* What stands against a migration, or NULL. Under the lock. */
+const char *rdt_mig_blocker(struct rdt_device *d)
+{
+	return rdt_monitored(d) ? "Redoubt protects the VM, and that does not travel" : rdt_model_blocker(d->model);
+}
+
+/* The length of the state, or -errno: the host's log says why. */
+static s64 save_to(struct rdt_device *d, void *buf, u64 room)
+{
+	const char *why = rdt_mig_blocker(d);
+
+	if (why) {
+		rdt_dev_warn(d, "the VM cannot migrate: %s\n", why);
+		return -EOPNOTSUPP;
+	}
+	return rdt_model_save(d->model, buf, room);
+}
+
 static int save(struct rdt_device *d)
 {
 	struct rdt_mig_file *f = d->file;
@@ -227,46 +265,57 @@ static int save(struct rdt_device *d)
 
 	if (!f)
 		return -ENODEV;	/* the VMM has closed it */
-	if (rdt_monitored(d))
-		return -EOPNOTSUPP;	/* since the migration began */
 	head = (void *)f->buf;
-	n = rdt_model_save(d->model, f->buf + sizeof(*head), f->room - sizeof(*head));
+	n = save_to(d, f->buf + sizeof(*head), f->room - sizeof(*head));
 	if (n < 0)
 		return n;
 	head->magic = RDT_MIG_MAGIC;
 	head->bytes = n;
 	head->bar = rdt_doorbell_bar(d);
 	f->len = sizeof(*head) + n;
+	d->record.bytes = f->len;
 	return 0;
-}
-
-/* What stands against a migration, or NULL. Under the lock. */
-const char *rdt_mig_blocker(struct rdt_device *d)
-{
-	return rdt_monitored(d) ? "Redoubt protects the VM, and that does not travel" : rdt_model_blocker(d->model);
 }
 
 /*
  * Would the state be there? Asked when a migration begins, with the device stopped but the guest at work: what is not
- * going to succeed is refused then.
+ * going to succeed is refused then. It is asked again at its end: the VM may be protected since.
  */
 static int try_save(struct rdt_device *d)
 {
-	const char *why = rdt_mig_blocker(d);
 	const u64 room = rdt_model_state_max(d->model);
-	void *buf;
+	void *buf = kvmalloc(room, GFP_KERNEL_ACCOUNT);
 	s64 n;
 
-	if (why) {
-		rdt_dev_warn(d, "the VM cannot migrate: %s\n", why);
-		return -EOPNOTSUPP;
-	}
-	buf = kvmalloc(room, GFP_KERNEL_ACCOUNT);
 	if (!buf)
 		return -ENOMEM;
-	n = rdt_model_save(d->model, buf, room);
+	n = save_to(d, buf, room);
 	kvfree(buf);
 	return n < 0 ? n : 0;
+}
+
+static int drain(struct rdt_device *d, struct rdt_drain *out)
+{
+	struct rdt_model_stats s = {};
+	const ktime_t from = ktime_get();
+	const int err = rdt_model_stop(d->model);
+
+	rdt_model_get_stats(d->model, &s);
+	out->us = ktime_us_delta(ktime_get(), from);
+	out->commands = s.drained;
+	out->at = err ? 0 : from;
+	return err;
+}
+
+static int stop(struct rdt_device *d)
+{
+	const int err = drain(d, &d->stopped);
+
+	if (rdt_record_runs(d)) {
+		d->record.stop = d->stopped;
+		d->record.ran = 0;
+	}
+	return err;
 }
 
 /*
@@ -275,11 +324,15 @@ static int try_save(struct rdt_device *d)
  */
 static int arm(struct rdt_device *d)
 {
+	struct rdt_record *r = &d->record;
 	int err;
 
 #ifndef RDT_DMA_LOGGING
 	struct page *page;
+#endif
 
+	rdt_record_begin(d, false);
+#ifndef RDT_DMA_LOGGING
 	/*
 	 * Without a log of the device's own, VFIO's container takes all of the memory for dirty, unless the device has
 	 * once pinned a page by itself: then only what it has pinned or written by vfio_dma_rw(). It
@@ -292,11 +345,13 @@ static int arm(struct rdt_device *d)
 	}
 	vfio_unpin_pages(&d->core.vdev, 0, 1);
 #endif
-	err = rdt_model_stop(d->model);
+	err = drain(d, &r->arm);
 	if (err)
 		return err;
 	err = try_save(d);
 	rdt_model_arm(d->model, !err);
+	if (!err)
+		r->armed = ktime_get();
 	return rdt_model_run(d->model, false) ?: err;
 }
 
@@ -327,12 +382,15 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 	if (ARC(PRE_COPY, RUNNING)) {
 		end_file(d);
 		disarm(d);
+		rdt_record_ran(d);
 		return 0;
 	}
 	if (ARC(PRE_COPY, PRE_COPY_P2P))
-		return rdt_model_stop(d->model);
-	if (ARC(PRE_COPY_P2P, PRE_COPY))
+		return stop(d);
+	if (ARC(PRE_COPY_P2P, PRE_COPY)) {
+		d->record.ran = ktime_get();
 		return rdt_model_run(d->model, false);
+	}
 	if (ARC(PRE_COPY_P2P, RUNNING_P2P)) {
 		end_file(d);
 		return 0;
@@ -340,7 +398,7 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 	if (ARC(RUNNING_P2P, PRE_COPY_P2P)) {
 		err = arm(d);
 		if (!err)
-			err = rdt_model_stop(d->model);
+			err = stop(d);
 		if (err)
 			return err;
 		*filp = open_file(d, false);
@@ -354,9 +412,11 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 
 static int step(struct rdt_device *d, u32 next, struct file **filp)
 {
+	int err;
+
 	if (ARC(RUNNING, RUNNING_P2P)) {
 		d->still = false;
-		return rdt_model_stop(d->model);
+		return stop(d);
 	}
 	if (ARC(RUNNING_P2P, STOP))
 		return 0;
@@ -367,9 +427,15 @@ static int step(struct rdt_device *d, u32 next, struct file **filp)
 	if (ARC(RUNNING_P2P, RUNNING)) {
 		disarm(d);
 		d->forced = false;
-		return rdt_model_run(d->model, d->still);
+		err = rdt_model_run(d->model, d->still);
+		if (!err)
+			rdt_record_ran(d);
+		return err;
 	}
 	if (ARC(STOP, STOP_COPY)) {
+		/* Nobody may have told us before. */
+		rdt_record_begin(d, false);
+		d->record.stop = d->stopped;
 		*filp = open_file(d, false);
 		if (IS_ERR(*filp))
 			return PTR_ERR(*filp);
@@ -381,6 +447,7 @@ static int step(struct rdt_device *d, u32 next, struct file **filp)
 	}
 	if (ARC(STOP, RESUMING)) {
 		d->loaded = false;
+		rdt_record_begin(d, true);
 		*filp = open_file(d, true);
 		return PTR_ERR_OR_ZERO(*filp);
 	}
@@ -408,8 +475,10 @@ static struct file *set_state(struct vfio_device *vdev, enum vfio_device_mig_sta
 		err = vfio_mig_get_next_state(vdev, d->state, wanted, &next);
 		if (!err)
 			err = step(d, next, &filp);
-		if (err)
+		if (err) {
+			rdt_record_end(d, RDT_MIG_FAILED, err);
 			break;
+		}
 		d->state = next;
 	}
 	if (err && !IS_ERR_OR_NULL(filp)) {
@@ -477,6 +546,7 @@ int rdt_mig_feature(struct rdt_device *d, u32 flags, void __user *arg, size_t ar
 void rdt_mig_reset(struct rdt_device *d)
 {
 	end_file(d);
+	rdt_record_reset(d);
 	d->state = VFIO_DEVICE_STATE_RUNNING;
 	d->forced = false;
 	rdt_model_arm(d->model, d->logging);
@@ -494,8 +564,10 @@ static int log_start(struct vfio_device *vdev, struct rb_root_cached *ranges, u3
 		d->logging = true;
 		*page_size = PAGE_SIZE;
 		err = arm(d);
-		if (err)
+		if (err) {
 			d->logging = false;
+			rdt_record_end(d, RDT_MIG_FAILED, err);
+		}
 	}
 	rdt_unlock(d);
 	return err;
@@ -509,6 +581,9 @@ static int log_stop(struct vfio_device *vdev)
 	d->logging = d->dirty_all = false;
 	xa_destroy(&d->dirty);
 	disarm(d);
+	/* The VMM stops the log when the state is read, or when it has given up: then the device may not have been stopped. */
+	if (d->state == VFIO_DEVICE_STATE_RUNNING)
+		rdt_record_end(d, RDT_MIG_CANCELLED, 0);
 	rdt_unlock(d);
 	return 0;
 }
@@ -519,6 +594,7 @@ static int log_read_and_clear(struct vfio_device *vdev, unsigned long iova, unsi
 	struct rdt_device *d = to_rdt(vdev);
 	unsigned long frame, last = (iova + length - 1) >> PAGE_SHIFT;
 	void *entry;
+	u64 pages = 0;
 	int err = 0;
 
 	if (!length)
@@ -528,11 +604,17 @@ static int log_read_and_clear(struct vfio_device *vdev, unsigned long iova, unsi
 		err = -EINVAL;
 	} else if (d->dirty_all) {
 		iova_bitmap_set(dirty, iova, length);
+		pages = last - (iova >> PAGE_SHIFT) + 1;
 	} else {
 		xa_for_each_range(&d->dirty, frame, entry, iova >> PAGE_SHIFT, last) {
 			iova_bitmap_set(dirty, frame << PAGE_SHIFT, PAGE_SIZE);
 			xa_erase(&d->dirty, frame);
+			pages++;
 		}
+	}
+	if (!err && rdt_record_runs(d)) {
+		d->record.log_reads++;
+		d->record.log_pages += pages;
 	}
 	rdt_unlock(d);
 	return err;
@@ -570,6 +652,7 @@ void rdt_mig_close(struct rdt_device *d)
 	struct vfio_device *vdev = &d->core.vdev;
 
 	end_file(d);
+	rdt_record_close(d);
 	d->state = VFIO_DEVICE_STATE_RUNNING;
 	d->logging = d->dirty_all = d->forced = false;
 	xa_destroy(&d->dirty);

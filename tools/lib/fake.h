@@ -71,6 +71,7 @@ public:
 	uint32_t policy = 0;
 	bool may_set_policy = true;		// and what else is for CAP_SYS_ADMIN only
 	std::string link = "anon_inode:kvm-vm";
+	std::string sysfs_root = "/nowhere";	// a test that wants a sysfs makes one of files
 	std::function<void()> on_poll;	// what happens while a reader waits
 
 	uint32_t add_vm(int32_t pid, uint32_t records = RDT_RING_RECORDS);
@@ -89,6 +90,7 @@ public:
 	int poll(pollfd *fds, nfds_t count, int timeout_ms) override;
 	void *map(int fd, size_t size) override;
 	std::string vm_link() const override { return link; }
+	std::string sysfs() const override { return sysfs_root; }
 
 private:
 	int device_ioctl(unsigned long request, void *arg);

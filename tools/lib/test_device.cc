@@ -15,24 +15,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct SysfsModule : FakeModule {
-	std::string root;
-	std::string sysfs() const override { return root; }
-};
-
-class CtlDevice : public testing::Test {
+class CtlDevice : public Ctl {
 protected:
 	CtlDevice()
 	{
 		std::string name = (fs::temp_directory_path() / "redoubt-sysfs-XXXXXX").string();
 
-		module.root = mkdtemp(name.data());
+		module.sysfs_root = mkdtemp(name.data());
 		for (const char *driver : {"nvme", "redoubt_vfio_pci"})
 			fs::create_directories(bus() / "drivers" / driver);
 	}
-	~CtlDevice() override { fs::remove_all(module.root); }
+	~CtlDevice() override { fs::remove_all(module.sysfs_root); }
 
-	fs::path bus() const { return fs::path(module.root) / "bus/pci"; }
+	fs::path bus() const { return fs::path(module.sysfs_root) / "bus/pci"; }
 	fs::path dir(const std::string &bdf) const { return bus() / "devices" / bdf; }
 	static void write(const fs::path &path, const std::string &text) { std::ofstream(path) << text; }
 	static std::string read(const fs::path &path)
@@ -56,17 +51,14 @@ protected:
 		write(dir(bdf) / "redoubt/migratable", migratable + "\n");
 		write(dir(bdf) / "redoubt/direct", "1\n");
 		write(dir(bdf) / "redoubt/status", status);
+		write(dir(bdf) / "redoubt/migration", "outcome none\n");
 	}
 	Result run(std::vector<const char *> args)
 	{
-		std::ostringstream out, err;
-
-		args.insert(args.begin(), {"redoubtctl", "device"});
-		const int status = ctl::run(module, static_cast<int>(args.size()), args.data(), out, err);
-		return {status, out.str(), err.str()};
+		args.insert(args.begin(), "device");
+		return Ctl::run(std::move(args));
 	}
 
-	SysfsModule module;
 	const std::string busy = "model nvme\nstate 6\ncommands 7\ndoorbells 9\nbounced 3\nrefused 0\ninflight 2\nqueues 5\nblocker none\n";
 };
 
@@ -110,6 +102,57 @@ TEST_F(CtlDevice, E6_status_of_one)
 	for (const char *bad : {"0000:00:03.8", "3.0", "../../x", "0000:00:03.0/..", ""})
 		EXPECT_EQ(run({"status", bad}).status, 1) << bad;
 	EXPECT_TRUE(has(run({"status", "0000:00:09.0"}).err, "there is no PCI device"));
+}
+
+TEST_F(CtlDevice, E6_status_has_the_figures_of_the_last_migration)
+{
+	const std::string source =
+		"role source\nerrno 95\nbegan_ms_ago 61250\nended_ms_ago 1999\narmed_ms 3120\narm_commands 5\narm_us 1234\n"
+		"pages 777\nlog_reads 1\nlog_pages 345\nstop_commands 1\nstop_us 99\nstopped_us 45678\nbytes 9120\nbytes_done 4096\n";
+	const auto figures = [&](const std::string &outcome, const std::string &rest) {
+		write(dir("0000:00:03.0") / "redoubt/migration", "outcome " + outcome + "\n" + rest);
+	};
+	const auto status = [&] { return run({"status", "0000:00:03.0"}).out; };
+	const auto as_json = [&] { return run({"status", "0000:00:03.0", "--json"}).objects().at(0); };
+
+	add_ours("0000:00:03.0", "1", busy);
+	EXPECT_FALSE(has(status(), "migration")) << "there was none";
+	EXPECT_EQ(as_json().count("migration"), 0u);
+
+	figures("running", source);
+	EXPECT_TRUE(has(status(), "can migrate, pre-copy")) << "how far it is";
+	EXPECT_TRUE(has(status(), "\n  migration from this device: runs for 61.2 s\n"
+				  "    armed for 3.1 s, 777 pages written; log read 1 time, 345 pages\n"
+				  "    drained when armed 5 commands in 1234 us, when stopped 1 command in 99 us\n"
+				  "    stopped for 45678 us, state 4096 of 9120 bytes\n"))
+		<< status();
+	EXPECT_EQ(as_json()["migration"]["outcome"], "running");
+	EXPECT_EQ(as_json()["migration"].count("ended_ms_ago"), 0u);
+
+	for (const char *outcome : {"completed", "cancelled", "abandoned"}) {
+		figures(outcome, source);
+		EXPECT_TRUE(has(status(), std::string("from this device: ") + outcome + " 1.9 s ago\n")) << status();
+		EXPECT_EQ(as_json()["migration"].count("error"), 0u);
+	}
+	// The VMM has gone; what it has done has not.
+	write(dir("0000:00:03.0") / "redoubt/status", "model none\n");
+	EXPECT_EQ(as_json()["migration"]["pages"], 777);
+	EXPECT_EQ(as_json()["migration"]["role"], "source");
+	EXPECT_EQ(as_json()["can_migrate"], false);
+
+	figures("failed", source);
+	EXPECT_TRUE(has(status(), "failed 1.9 s ago: Operation not supported\n")) << status();
+	EXPECT_EQ(as_json()["migration"]["error"], "Operation not supported");
+
+	figures("resumed", "role destination\nerrno 0\nbegan_ms_ago 900\nended_ms_ago 50\nload_us 3456\nstopped_us 7890\nbytes 9120\nbytes_done 9120\n");
+	EXPECT_TRUE(has(status(), "  migration to this device: resumed 0.0 s ago\n"
+				  "    stopped for 7890 us, state 9120 of 9120 bytes, loaded in 3456 us\n"))
+		<< status();
+	EXPECT_EQ(as_json()["migration"]["load_us"], 3456);
+
+	// A driver that does not tell
+	fs::remove(dir("0000:00:03.0") / "redoubt/migration");
+	EXPECT_EQ(as_json().count("migration"), 0u);
 }
 
 TEST_F(CtlDevice, E6_bind_overrides_unbinds_and_probes)

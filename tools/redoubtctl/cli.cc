@@ -79,6 +79,11 @@ CLI::Validator vm_check()
 		"");
 }
 
+CLI::Validator switch_check()
+{
+	return CLI::IsMember({"on", "off"});
+}
+
 // What a command was given, still as text; the validators above have seen it.
 struct Arguments {
 	bool json = false;
@@ -103,6 +108,11 @@ std::optional<uint64_t> optional_number(const std::string &text)
 	return text.empty() ? std::nullopt : parse_number(text);
 }
 
+std::optional<bool> optional_switch(const std::string &text)
+{
+	return text.empty() ? std::nullopt : std::optional(text == "on");
+}
+
 QuotaOptions quota_options(const Arguments &args)
 {
 	QuotaOptions options;
@@ -111,8 +121,7 @@ QuotaOptions quota_options(const Arguments &args)
 		options.domains = static_cast<uint32_t>(number(args.domains));
 	options.frames = optional_number(args.frames);
 	options.total = optional_number(args.total);
-	if (!args.may_export.empty())
-		options.may_export = args.may_export == "on";
+	options.may_export = optional_switch(args.may_export);
 	return options;
 }
 
@@ -172,7 +181,7 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 		sub->add_option("--total", args.total, "of all together; default: of as many, each as large as it may be")
 			->check(number_check(0, UINT64_MAX));
 		sub->add_option("--export", args.may_export, "on|off: may content leave, encrypted")
-			->check(CLI::IsMember({"on", "off"}));
+			->check(switch_check());
 	};
 	const auto add_any_mode = [&](CLI::App *sub) {
 		sub->add_flag("--any-mode", args.any_mode, "take files that others than their owner have rights to, too");
@@ -241,10 +250,10 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	sub->add_option("--class", args.cls, "a label for reports")->check(class_check());
 
 	sub = add("policy", "the host's policy for all VMs", [&](Context &ctx) {
-		return policy(ctx, args.self_attach.empty() ? std::nullopt : std::optional<bool>(args.self_attach == "on"));
+		return policy(ctx, optional_switch(args.self_attach));
 	});
 	sub->add_option("--self-attach", args.self_attach, "on|off: may a guest attach itself")
-		->check(CLI::IsMember({"on", "off"}));
+		->check(switch_check());
 
 	sub = add("domains", "the protection domains of a VM", [&](Context &ctx) { return domains(ctx, args.vm); });
 	add_vm(sub)->required();
@@ -320,13 +329,12 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	add_bdf(add_to(*group, "bind", "give it to redoubt_vfio_pci", [&](Context &ctx) { return device_bind(ctx, args.bdf); }));
 	add_bdf(add_to(*group, "unbind", "give it back", [&](Context &ctx) { return device_unbind(ctx, args.bdf); }));
 	sub = add_to(*group, "migratable", "is the VM that opens it next to migrate with it", [&](Context &ctx) {
-		return device_migratable(ctx, args.bdf, args.on == "on",
-					 args.direct.empty() ? std::nullopt : std::optional<bool>(args.direct == "on"));
+		return device_migratable(ctx, args.bdf, optional_switch(args.on).value(), optional_switch(args.direct));
 	});
 	add_bdf(sub);
-	sub->add_option("on|off", args.on)->required()->check(CLI::IsMember({"on", "off"}));
+	sub->add_option("on|off", args.on)->required()->check(switch_check());
 	sub->add_option("--direct", args.direct, "on|off: has the device the guest's queues until a migration begins")
-		->check(CLI::IsMember({"on", "off"}));
+		->check(switch_check());
 
 	try {
 		app.parse(argc, argv);

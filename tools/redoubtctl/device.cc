@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <string_view>
 
 #include "commands.h"
+#include "../lib/parse.h"
 #include "print.h"
 
 namespace redoubt::ctl {
@@ -45,18 +47,44 @@ void put(const fs::path &path, const std::string &value)
 		throw Error("cannot write '" + value + "' to " + path.string(), errno ? errno : EIO);
 }
 
+// A file of lines: a name, a space, a value
+struct Values : std::map<std::string, std::string> {
+	Values() = default;
+	explicit Values(const fs::path &path)
+	{
+		std::ifstream in(path);
+
+		for (std::string line; std::getline(in, line);) {
+			const size_t space = line.find(' ');
+
+			if (space != std::string::npos)
+				(*this)[line.substr(0, space)] = line.substr(space + 1);
+		}
+	}
+	std::string value(const std::string &name) const
+	{
+		const auto it = find(name);
+
+		return it == end() ? "" : it->second;
+	}
+	uint64_t number(const std::string &name) const
+	{
+		return parse_number(value(name)).value_or(0);
+	}
+};
+
 struct Device {
 	fs::path dir;
 	std::string bdf, cls, driver;	// driver: empty: none
 	std::string migratable, direct;	// of ours
-	std::map<std::string, std::string> status;
+	Values status, migration;
 
 	bool ours() const { return driver == our_driver; }
-	std::string value(const char *name) const
+	std::string value(const char *name) const { return status.value(name); }
+	// The one that runs, or the last one
+	bool has_migration() const
 	{
-		const auto it = status.find(name);
-
-		return it == status.end() ? "" : it->second;
+		return !migration.value("outcome").empty() && migration.value("outcome") != "none";
 	}
 	std::string state() const
 	{
@@ -79,13 +107,8 @@ Device look(const fs::path &dir)
 		return d;
 	d.migratable = first_line(dir / "redoubt/migratable");
 	d.direct = first_line(dir / "redoubt/direct");
-	std::ifstream in(dir / "redoubt/status");
-	for (std::string line; std::getline(in, line);) {
-		const size_t space = line.find(' ');
-
-		if (space != std::string::npos)
-			d.status[line.substr(0, space)] = line.substr(space + 1);
-	}
+	d.status = Values(dir / "redoubt/status");
+	d.migration = Values(dir / "redoubt/migration");
 	return d;
 }
 
@@ -146,6 +169,62 @@ std::string obstacle(const Device &d)
 	return d.value("blocker") == "none" ? "" : d.value("blocker");
 }
 
+// A number, where it is one
+Json value_json(const std::string &value)
+{
+	const auto number = parse_number(value);
+
+	return number ? Json(*number) : Json(value);
+}
+
+std::string error_text(const Values &migration)
+{
+	return strerror(static_cast<int>(migration.number("errno")));
+}
+
+Json migration_json(const Values &m)
+{
+	const bool ended = m.value("outcome") != "running";
+	Json j;
+
+	for (const auto &[name, value] : m) {
+		if (name != "errno" && (ended || name != "ended_ms_ago"))
+			j[name] = value_json(value);
+	}
+	if (m.value("outcome") == "failed")
+		j["error"] = error_text(m);
+	return j;
+}
+
+std::string seconds(uint64_t ms)
+{
+	return std::to_string(ms / 1000) + "." + std::to_string(ms / 100 % 10) + " s";
+}
+
+// This device's share of it; Documentation/migration.md says what each figure is.
+std::string migration_lines(const Values &m)
+{
+	const auto n = [&m](const char *name) { return std::to_string(m.number(name)); };
+	const bool incoming = m.value("role") == "destination";
+	const std::string outcome = m.value("outcome");
+	std::string out = incoming ? "  migration to this device: " : "  migration from this device: ";
+
+	if (outcome == "running")
+		out += "runs for " + seconds(m.number("began_ms_ago"));
+	else
+		out += outcome + " " + seconds(m.number("ended_ms_ago")) + " ago";
+	if (outcome == "failed")
+		out += ": " + error_text(m);
+	out += "\n";
+	if (!incoming)
+		out += "    armed for " + seconds(m.number("armed_ms")) + ", " + plural(m.number("pages"), "page") + " written; log read " +
+		       plural(m.number("log_reads"), "time") + ", " + plural(m.number("log_pages"), "page") + "\n    drained when armed " +
+		       plural(m.number("arm_commands"), "command") + " in " + n("arm_us") + " us, when stopped " +
+		       plural(m.number("stop_commands"), "command") + " in " + n("stop_us") + " us\n";
+	out += "    stopped for " + n("stopped_us") + " us, state " + n("bytes_done") + " of " + n("bytes") + " bytes";
+	return out + (incoming ? ", loaded in " + n("load_us") + " us\n" : "\n");
+}
+
 Json to_json(const Device &d)
 {
 	Json j{{"device", d.bdf}, {"class", d.cls}, {"driver", d.driver.empty() ? Json() : Json(d.driver)}};
@@ -158,11 +237,11 @@ Json to_json(const Device &d)
 	for (const auto &[name, value] : d.status) {
 		if (name == "state")
 			j[name] = d.state();
-		else if (name != "blocker" && !value.empty() && value.find_first_not_of("0123456789") == std::string::npos)
-			j[name] = std::stoull(value);
 		else if (name != "blocker")
-			j[name] = value;
+			j[name] = value_json(value);
 	}
+	if (d.has_migration())
+		j["migration"] = migration_json(d.migration);
 	j["can_migrate"] = why.empty();
 	if (!why.empty())
 		j["why_not"] = why;
@@ -213,11 +292,13 @@ int device_status(Context &ctx, const std::string &bdf)
 	ctx.out << line(d) << "\n";
 	if (!d.ours())
 		return exit_ok;
-	ctx.out << "  migratable " << (d.migratable == "1" ? "on" : "off") << ", direct " << (d.direct == "1" ? "on" : "off") << "\n";
+	ctx.out << "  migratable " << on_off(d.migratable == "1") << ", direct " << on_off(d.direct == "1") << "\n";
 	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues", "direct_queues"}) {
 		if (!d.value(name).empty())
 			ctx.out << "  " << name << " " << d.value(name) << "\n";
 	}
+	if (d.has_migration())
+		ctx.out << migration_lines(d.migration);
 	return exit_ok;
 }
 
@@ -262,7 +343,7 @@ int device_migratable(Context &ctx, const std::string &bdf, bool on, std::option
 	if (ctx.json)
 		ctx.out << to_json(now).dump() << "\n";
 	else
-		ctx.out << now.bdf << " migratable " << (on ? "on" : "off") << ", direct " << (now.direct == "1" ? "on" : "off")
+		ctx.out << now.bdf << " migratable " << on_off(on) << ", direct " << on_off(now.direct == "1")
 			<< ", for the VM that opens it next\n";
 	return exit_ok;
 }

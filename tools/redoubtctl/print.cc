@@ -84,6 +84,11 @@ std::string hex(uint64_t value)
 	return format("0x%" PRIx64, value);
 }
 
+const char *on_off(bool on)
+{
+	return on ? "on" : "off";
+}
+
 std::string plural(uint64_t count, const char *thing)
 {
 	return format("%" PRIu64 " %s%s", count, thing, count == 1 ? "" : "s");
@@ -290,7 +295,7 @@ Json domain_json(const rdt_domain_info &info)
 std::string quota_text(const rdt_domain_quota &quota)
 {
 	return plural(quota.domains, "domain") + ", " + plural(quota.frames_each, "frame") + " in each, " +
-	       std::to_string(quota.frames) + " in all, export " + (quota.flags & RDT_DOM_Q_EXPORT ? "on" : "off");
+	       std::to_string(quota.frames) + " in all, export " + on_off(quota.flags & RDT_DOM_Q_EXPORT);
 }
 
 Json quota_json(const rdt_domain_quota &quota)
@@ -310,7 +315,7 @@ Json policy_json(uint32_t flags)
 
 std::string policy_text(uint32_t flags)
 {
-	return std::string("self-attach ") + (flags & RDT_POLICY_SELF_ATTACH ? "on" : "off");
+	return std::string("self-attach ") + on_off(flags & RDT_POLICY_SELF_ATTACH);
 }
 
 } // namespace redoubt::ctl

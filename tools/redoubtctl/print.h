@@ -18,6 +18,7 @@ namespace redoubt::ctl {
 using Json = nlohmann::ordered_json;
 
 std::string hex(uint64_t value);
+const char *on_off(bool on);
 // "1 page", "2 pages"
 std::string plural(uint64_t count, const char *thing);
 

@@ -223,6 +223,7 @@ private:
 	void look_later(u16 qid);
 	[[nodiscard]] int has_entry(const Cq &c, u64 at) const;
 	[[nodiscard]] u64 produced(const Cq &c) const;
+	[[nodiscard]] u64 under_way() const;
 	[[nodiscard]] bool any_direct() const;
 	bool direct_idle();
 	void settle(Cq &c);
@@ -307,7 +308,7 @@ private:
 	bool dbbuf_ = false;
 	u64 db_shadow_ = 0, db_event_ = 0;
 	u32 inflight_ = 0; /* of the guest's, without AERs */
-	u64 commands_ = 0, bounced_ = 0, refused_ = 0; /* rdt_model_stats */
+	u64 commands_ = 0, bounced_ = 0, refused_ = 0, drained_ = 0; /* rdt_model_stats */
 	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */
 	Pool pool_;
 	u32 pieces_ = 0; /* that slots have */

@@ -108,6 +108,21 @@ u64 Nvme::produced(const Cq &c) const
 	return at;
 }
 
+/* Commands that the device has not finished, in all queues. */
+u64 Nvme::under_way() const
+{
+	u64 n = inflight_;
+
+	for (u32 i = 1; i < max_queues; i++) {
+		if (!sq_[i].live || !sq_[i].direct)
+			continue;
+		const u64 done = produced(cq_[i]);
+
+		n += sq_[i].submitted > done ? sq_[i].submitted - done : 0;
+	}
+	return n;
+}
+
 bool Nvme::any_direct() const
 {
 	for (const Sq &q : sq_) {

@@ -347,6 +347,8 @@ int Nvme::stop()
 	const u64 until = rdt_dma_ms(host_) + stop_ms;
 
 	running_ = false;
+	reap_all();
+	drained_ = under_way();
 	int err = 0;
 
 	for (;;) {
@@ -354,7 +356,7 @@ int Nvme::stop()
 		if ((inflight_ == 0 && direct_idle()) || failed_)
 			break;
 		if (rdt_dma_ms(host_) > until) {
-			rdt_dma_log(host_, "the device does not finish its commands: how many", inflight_, 0);
+			rdt_dma_log(host_, "the device does not finish its commands: how many", under_way(), 0);
 			err = err_timedout;
 			break;
 		}

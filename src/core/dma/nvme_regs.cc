@@ -77,7 +77,7 @@ void Nvme::fail(const char *what, u64 a, u64 b)
 
 rdt_model_stats Nvme::stats() const
 {
-	rdt_model_stats s = {commands_, bounced_, refused_, inflight_, 0, 0};
+	rdt_model_stats s = {commands_, bounced_, refused_, drained_, inflight_, 0, 0};
 
 	for (const Sq &q : sq_) {
 		s.queues += q.live;
