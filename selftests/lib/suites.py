@@ -209,7 +209,8 @@ def suites():
         # Dozens of commands are always under way.
         migration_suite("io-slow", (), "io-test", "2", boot="nvme-slow", seconds=200, files=io_tools,
                         lab=("--nvme-iops", "100")),
-        migration_suite("during", (), "during-test", boot="nvme-during", seconds=400, files=io_tools[:1]),
+        migration_suite("during", (), "during-test", boot="nvme-during", seconds=400, files=io_tools[:1],
+                        lab=("--mem", "4096")),
         migration_suite("fail", (), "fail-test", seconds=300),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
