@@ -351,8 +351,11 @@ static void io_addresses(bool direct)
 	for (i = 0; i < 512; i++)
 		list[i] = direct ? 1ull << 46 : WINDOW + i * PAGE;
 	i = command(&io, rw(2, gpa[8], gpa[10], 64));
-	/* What a device says that gets no answer from its bus is its own business. */
-	report(direct ? i != -1u : i == 2, "a list of such addresses: %#x", i);
+	/* What a device does that gets no answer from its bus is its own business: QEMU's tries for ever. */
+	if (direct)
+		report(restart(), "a list of addresses that are nowhere, %#x, and after a reset it works", i);
+	else
+		report(i == 2, "a list of such addresses: %#x", i);
 	for (i = 0; i < 512; i++)
 		list[i] = gpa[10];
 	i = command(&io, rw(2, gpa[8] + 4, gpa[10] + PAGE - 8, 2048));
