@@ -128,6 +128,7 @@ struct rdt_record {
  *	configuration space has not come yet.
  * @loaded: in RESUMING, all of a state has come and the model has taken it.
  * @still: in RUNNING_P2P, it came there from STOP: the VMM starts its vCPUs only when the device runs.
+ * @scoped: the container takes only what we write for dirty, for as long as it lives.
  * @later: rdt_dma_later().
  * @mm: the VMM's, for interrupt threads and @later.
  * @dirty: frames written since the log was read last, while @logging; @dirty_all: there was no
@@ -149,6 +150,7 @@ struct rdt_device {
 	bool forced;
 	bool loaded;
 	bool still;
+	bool scoped;
 
 	struct rdt_doorbell bell;
 

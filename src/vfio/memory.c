@@ -151,20 +151,23 @@ int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len)
 	return guest(host, iova, to, len, false);
 }
 
+/* A page is dirty when it was written: what is no memory is not remembered, a guest could name any number of such. */
 int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
 {
-	const u64 last = (iova + len - 1) >> PAGE_SHIFT;
 	struct rdt_device *d = host;
-	u64 frame;
+	u32 n;
 
 	lockdep_assert_held(&d->lock);
-	if (rdt_record_runs(d) && d->record.armed)
-		d->record.pages += last - (iova >> PAGE_SHIFT) + 1;
-	for (frame = iova >> PAGE_SHIFT; d->logging && frame <= last; frame++) {
-		if (xa_is_err(xa_store(&d->dirty, frame, xa_mk_value(1), GFP_KERNEL_ACCOUNT)))
+	for (; len; iova += n, from += n, len -= n) {
+		n = min_t(u32, len, PAGE_SIZE - offset_in_page(iova));
+		if (guest(d, iova, (void *)from, n, true))
+			return -1;
+		if (rdt_record_runs(d) && d->record.armed)
+			d->record.pages++;
+		if (d->logging && xa_is_err(xa_store(&d->dirty, iova >> PAGE_SHIFT, xa_mk_value(1), GFP_KERNEL_ACCOUNT)))
 			d->dirty_all = true;
 	}
-	return guest(d, iova, (void *)from, len, true);
+	return 0;
 }
 
 void rdt_dma_pause(void *host)

@@ -318,6 +318,16 @@ static int stop(struct rdt_device *d)
 	return err;
 }
 
+/* In no state in which the model is stopped. */
+static bool at_work(struct rdt_device *d)
+{
+#ifdef RDT_PRE_COPY
+	if (d->state == VFIO_DEVICE_STATE_PRE_COPY)
+		return true;
+#endif
+	return d->state == VFIO_DEVICE_STATE_RUNNING;
+}
+
 /*
  * From here on all that the device has written to guest memory is known. What it has under way is let
  * finish first: that goes straight there.
@@ -325,6 +335,7 @@ static int stop(struct rdt_device *d)
 static int arm(struct rdt_device *d)
 {
 	struct rdt_record *r = &d->record;
+	const bool works = at_work(d);
 	int err;
 
 #ifndef RDT_DMA_LOGGING
@@ -344,15 +355,17 @@ static int arm(struct rdt_device *d)
 		return err;
 	}
 	vfio_unpin_pages(&d->core.vdev, 0, 1);
+	d->scoped = true;
 #endif
-	err = drain(d, &r->arm);
+	err = works ? drain(d, &r->arm) : 0;
 	if (err)
 		return err;
 	err = try_save(d);
 	rdt_model_arm(d->model, !err);
 	if (!err)
 		r->armed = ktime_get();
-	return rdt_model_run(d->model, false) ?: err;
+	/* Of a VM that is paused the device stays stopped. */
+	return (works ? rdt_model_run(d->model, false) : 0) ?: err;
 }
 
 /* Unless the log is still read. */
@@ -360,6 +373,18 @@ static void disarm(struct rdt_device *d)
 {
 	if (!d->logging)
 		rdt_model_arm(d->model, 0);
+}
+
+/*
+ * The VM goes on. Where the container's log serves, nobody tells us that it is on: a VM whose migration began while it was paused
+ * comes here in the middle. Before the first time that did not matter, all was dirty.
+ */
+static void disarm_running(struct rdt_device *d)
+{
+	if (d->scoped && d->still)
+		rdt_model_arm(d->model, 1);
+	else
+		disarm(d);
 }
 
 #define ARC(from, to) (d->state == VFIO_DEVICE_STATE_##from && next == VFIO_DEVICE_STATE_##to)
@@ -393,6 +418,7 @@ static int precopy_step(struct rdt_device *d, u32 next, struct file **filp)
 	}
 	if (ARC(PRE_COPY_P2P, RUNNING_P2P)) {
 		end_file(d);
+		d->still = false;
 		return 0;
 	}
 	if (ARC(RUNNING_P2P, PRE_COPY_P2P)) {
@@ -425,7 +451,7 @@ static int step(struct rdt_device *d, u32 next, struct file **filp)
 		return 0;
 	}
 	if (ARC(RUNNING_P2P, RUNNING)) {
-		disarm(d);
+		disarm_running(d);
 		d->forced = false;
 		err = rdt_model_run(d->model, d->still);
 		if (!err)
@@ -636,6 +662,7 @@ void rdt_mig_open(struct rdt_device *d)
 	struct vfio_device *vdev = &d->core.vdev;
 
 	d->state = VFIO_DEVICE_STATE_RUNNING;
+	d->still = d->scoped = false;
 	vdev->mig_ops = &mig_ops;
 	vdev->migration_flags = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P;
 #ifdef RDT_PRE_COPY

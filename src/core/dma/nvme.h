@@ -228,6 +228,7 @@ private:
 	bool direct_idle();
 	void settle(Cq &c);
 	int make_mediated(u16 qid);
+	bool take_back(u16 qid);
 	int make_all_mediated();
 	[[nodiscard]] u32 commands_to(u16 qid) const;
 	bool advance(u16 qid, u32 n, u32 nsid, u64 until);

@@ -326,6 +326,9 @@ Nvme::Sc Nvme::admin_create_sq(const Sqe &e)
 	if (const Sc bad = check_ring(e, size * sizeof(Sqe)); bad != sc_ok)
 		return bad;
 
+	if (cq_[cqid].direct && !take_back(static_cast<u16>(cqid)))
+		return sc_internal;
+
 	Sq &q = sq_[qid];
 
 	q = {.cqid = static_cast<u16>(cqid), .size = size, .base = e.prp1};

@@ -97,7 +97,11 @@ void Nvme::doorbell(u32 index, u32 value)
 		}
 		q.tail = static_cast<u16>(value);
 		want_ring(qid, false, q.tail);
-		take(qid);
+		/* An admin command may have made another queue the model's. */
+		if (qid == 0)
+			take_all();
+		else
+			take(qid);
 	} else {
 		const bool full = cq_[qid].live && !cq_[qid].room();
 
@@ -261,7 +265,7 @@ void Nvme::complete(u16 qid, const Cqe &c)
 		flush_aers();
 		break;
 	default:
-		if (qid == 0 || cq_[qid].direct)
+		if (qid == 0)
 			admin_done(s, answer);
 		if (s.dir == Dir::FromDevice && (answer.status & 0x7ff) == sc_ok && !copy_back(s)) {
 			refuse("data for an address that is not in the guest's memory: queue, command", qid, s.cid);

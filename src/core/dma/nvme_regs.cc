@@ -204,6 +204,7 @@ void Nvme::set_cc(u32 cc)
 void Nvme::shut_down()
 {
 	const u64 until = rdt_dma_ms(host_) + command_ms;
+	const bool running = running_;
 
 	running_ = false;
 	rdt_dma_reg_write(host_, reg_cc, cc_entry_sizes | cc_en | (cc_ & cc_shn));
@@ -213,7 +214,7 @@ void Nvme::shut_down()
 			break;
 		rdt_dma_pause(host_);
 	}
-	running_ = true;
+	running_ = running;
 	flush();
 	shut_ = true;
 	drop();

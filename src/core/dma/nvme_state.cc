@@ -323,6 +323,8 @@ bool NvmeState::sound()
 
 	if (head->enabled > state_shut || head->nsq >= Nvme::max_queues || head->ncq >= Nvme::max_queues)
 		return false;
+	if ((head->enabled != 0) != !!(head->cc & cc_en))
+		return false;
 	if (head->flags > state_dbbuf || head->db_shadow % page_size != 0 || head->db_event % page_size != 0)
 		return false;
 	if (head->enabled != state_enabled)
