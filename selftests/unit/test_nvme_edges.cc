@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What a review has found. */
+/* E4, E5, E7, E8: where direct queues begin and end, one case at a time. */
 #include <algorithm>
 
 #include <gtest/gtest.h>
@@ -10,7 +10,7 @@ using namespace redoubt::dma::nvme;
 
 namespace {
 
-struct Review : testing::Test {
+struct Edges : testing::Test {
 	GuestMemory memory;
 	NvmeDisk disk;
 	NvmeWorld a{memory, disk}, b{memory, disk};
@@ -42,7 +42,7 @@ struct Review : testing::Test {
 } // namespace
 
 /* Two submission queues share a completion queue: the first is direct. */
-TEST_F(Review, two_submission_queues_of_one_completion_queue)
+TEST_F(Edges, E5_two_submission_queues_of_one_completion_queue)
 {
 	up(3, 16);
 	/* queue 3's submission queue anew, with completion queue 1 */
@@ -80,7 +80,7 @@ TEST_F(Review, two_submission_queues_of_one_completion_queue)
 }
 
 /* The device has finished, its interrupt is on its way to the host's CPU; then a migration begins. */
-TEST_F(Review, an_interrupt_on_its_way_when_armed)
+TEST_F(Edges, E4_an_interrupt_on_its_way_when_armed)
 {
 	up(1, 16);
 	Cqe c = {};
@@ -98,7 +98,7 @@ TEST_F(Review, an_interrupt_on_its_way_when_armed)
 }
 
 /* The completion queue is larger than the other, has just gone round twice, and not all is taken. */
-TEST_F(Review, direct_again_at_the_beginning_of_a_lap)
+TEST_F(Edges, E7_direct_again_at_the_beginning_of_a_lap)
 {
 	a.reorder = false;
 	up(1, 13, 63);
@@ -144,7 +144,7 @@ TEST_F(Review, direct_again_at_the_beginning_of_a_lap)
 }
 
 /* A state whose controller is ready, and not enabled. */
-TEST_F(Review, ready_but_not_enabled)
+TEST_F(Edges, E8_ready_but_not_enabled)
 {
 	up(2, 16);
 	std::vector<u8> state(rdt_model_state_max(a.model));
