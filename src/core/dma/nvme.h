@@ -225,6 +225,7 @@ private:
 	[[nodiscard]] u64 produced(const Cq &c) const;
 	[[nodiscard]] u64 under_way() const;
 	[[nodiscard]] bool any_direct() const;
+	bool is_idle(u16 qid);
 	bool direct_idle();
 	void settle(Cq &c);
 	int make_mediated(u16 qid);

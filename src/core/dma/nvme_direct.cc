@@ -133,13 +133,16 @@ bool Nvme::any_direct() const
 }
 
 /* Has the device finished all that it was given? A guest that writes to its completions gets what it asks for. */
+bool Nvme::is_idle(u16 qid)
+{
+	look_at_head(qid);
+	return produced(cq_[qid]) >= sq_[qid].submitted;
+}
+
 bool Nvme::direct_idle()
 {
 	for (u32 i = 1; i < max_queues; i++) {
-		if (!sq_[i].live || !sq_[i].direct)
-			continue;
-		look_at_head(static_cast<u16>(i));
-		if (produced(cq_[i]) < sq_[i].submitted)
+		if (sq_[i].live && sq_[i].direct && !is_idle(static_cast<u16>(i)))
 			return false;
 	}
 	return true;
@@ -180,7 +183,7 @@ bool Nvme::take_back(u16 qid)
 {
 	const u64 until = rdt_dma_ms(host_) + command_ms;
 
-	for (look_at_head(qid); produced(cq_[qid]) < sq_[qid].submitted; look_at_head(qid)) {
+	while (!is_idle(qid)) {
 		if (rdt_dma_ms(host_) > until)
 			return false;
 		rdt_dma_pause(host_);
