@@ -235,6 +235,8 @@ bool Nvme::advance(u16 qid, u32 n, u32 nsid, u64 until)
 	Sqe e = {};
 	u32 done = 0, head = 0, batch = 1; /* what a slow device still has when the time is over takes no longer than that */
 
+	if (!q.size || !c.size)
+		return false;
 	e.opcode = nvm_flush;
 	e.nsid = nsid;
 	for (; done < n; batch = min_of(batch * 2, q.size)) {
