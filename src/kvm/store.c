@@ -111,6 +111,9 @@ int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f,
 	if (vcpu->guest_debug || vcpu->arch.dr7 & 0xff || cpu->rflags & X86_EFLAGS_TF ||
 	    vcpu->arch.hflags & HF_GUEST_MASK)
 		return 0;
+	/* Page tables of another kind are not what translate() knows: it might not come to an end. */
+	if (!cpu->va_bits)
+		return 0;
 	/* KVM would not see a nested guest's page table change. */
 	if (READ_ONCE(vcpu->kvm->arch.indirect_shadow_pages))
 		return 0;
