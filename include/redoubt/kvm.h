@@ -4,25 +4,37 @@
 #define REDOUBT_KVM_H
 
 #include <linux/kvm_types.h>
+#include <kvm/iodev.h>
 
 struct kvm;
-struct kvm_io_device;
+
+/**
+ * struct rdt_kvm_bell - registers that a guest writes often.
+ * @dev: what KVM's emulator has of them; its write() is called for any access that is not @ring's.
+ * @ring: a store of 32 bits to @gpa, wholly among them, that KVM has not emulated. Not 0: KVM is to emulate it.
+ *
+ * Both are called in the vCPU's thread, in kvm->srcu, and may sleep: so who calls add() or del() holds no lock
+ * that they take.
+ */
+struct rdt_kvm_bell {
+	struct kvm_io_device dev;
+	int (*ring)(struct rdt_kvm_bell *bell, gpa_t gpa, u32 value);
+};
 
 /**
  * struct rdt_kvm_services - found by symbol_get(rdt_kvm_services), which keeps the module loaded; there need be
  * none. All may sleep.
  * @get: keep the VM's structure until @put; false: the VM is ending.
- * @add: from now on a vCPU's accesses to @len bytes at @gpa that no memslot has come to @dev. It is
- *	called in the vCPU's thread, in kvm->srcu: so who calls @add or @del holds no lock that @dev takes. 0, -ENOMEM
- *	or -ENOSPC.
+ * @add: from now on a vCPU's accesses to @bytes bytes (4 or more) at @gpa that no memslot has come to @bell. 0,
+ *	-ENOMEM or -ENOSPC.
  * @del: they do not any more, and none is under way. Nothing happens if they did not.
  * @monitored: is the VM attached to Redoubt?
  */
 struct rdt_kvm_services {
 	bool (*get)(struct kvm *kvm);
 	void (*put)(struct kvm *kvm);
-	int (*add)(struct kvm *kvm, gpa_t gpa, int len, struct kvm_io_device *dev);
-	void (*del)(struct kvm *kvm, struct kvm_io_device *dev);
+	int (*add)(struct kvm *kvm, gpa_t gpa, u32 bytes, struct rdt_kvm_bell *bell);
+	void (*del)(struct kvm *kvm, struct rdt_kvm_bell *bell);
 	bool (*monitored)(struct kvm *kvm);
 };
 extern const struct rdt_kvm_services rdt_kvm_services;

@@ -439,6 +439,17 @@ out:
 	return r;
 }
 
+static noinline int doorbell_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn, int insn_len)
+{
+	int r;
+
+	rdt_hook_enter(&rdt_hook_kvm_mmu_page_fault);
+	if (!rdt_doorbell_rung(vcpu, gpa, ec, insn, insn_len, &r))
+		r = rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
+	rdt_hook_leave();
+	return r;
+}
+
 static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, void *insn,
 				   int insn_len)
 {
@@ -447,5 +458,7 @@ static int hook_kvm_mmu_page_fault(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, voi
 	rdt_hook_fired(&rdt_hook_kvm_mmu_page_fault);
 	if (vm)
 		return attached_fault(vm, vcpu, gpa, ec, insn, insn_len);
+	if (static_branch_unlikely(&rdt_doorbells))
+		return doorbell_fault(vcpu, gpa, ec, insn, insn_len);
 	return rdt_orig(kvm_mmu_page_fault)(vcpu, gpa, ec, insn, insn_len);
 }

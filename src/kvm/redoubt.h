@@ -13,6 +13,7 @@
 #include <linux/hash.h>
 #include <linux/kref.h>
 #include <linux/irq_work.h>
+#include <linux/jump_label.h>
 #include <linux/mutex.h>
 #include <linux/poll.h>
 #include <linux/redoubt.h>
@@ -206,6 +207,16 @@ static inline bool rdt_delivers_event(struct kvm_vcpu *vcpu)
 	return a->exception.injected || a->interrupt.injected || a->nmi_injected;
 }
 int rdt_freeze(struct kvm_vcpu *vcpu);
+
+/* ---- doorbell.c -------------------------------------------------------------- */
+struct rdt_kvm_bell;
+DECLARE_STATIC_KEY_FALSE(rdt_doorbells);	/* some VM may have one; see services.c */
+/* Besides KVM's MMIO bus, which has to know it too. May sleep; -ENOMEM. */
+int rdt_doorbell_add(struct kvm *kvm, gpa_t gpa, u32 bytes, struct rdt_kvm_bell *bell);
+/* It is not rung any more. Nothing happens if it was not there. */
+void rdt_doorbell_del(struct kvm *kvm, struct rdt_kvm_bell *bell);
+/* A nested page fault, of a VM that is not attached. True: it was rung, and *@r is for KVM. */
+bool rdt_doorbell_rung(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, const u8 *insn, int insn_len, int *r);
 
 /* ---- secret.c ---------------------------------------------------------------- */
 /* The vCPU goes into a secret, or comes out of one. */

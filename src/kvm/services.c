@@ -10,21 +10,45 @@
 RDT_IMPORT(kvm, kvm_io_bus_register_dev, RDT_ANY);
 RDT_IMPORT(kvm, kvm_io_bus_unregister_dev, RDT_ANY);
 
-static int add(struct kvm *kvm, gpa_t gpa, int len, struct kvm_io_device *dev)
+/*
+ * The hook looks for doorbells while somebody may have some, not only while there are some: a guest that moves its
+ * device to and fro must not have the host's code patched each time.
+ */
+static bool get(struct kvm *kvm)
+{
+	if (!kvm_get_kvm_safe(kvm))
+		return false;
+	if (!rdt_is_vmx)
+		static_branch_inc(&rdt_doorbells);
+	return true;
+}
+
+static void put(struct kvm *kvm)
+{
+	if (!rdt_is_vmx)
+		static_branch_dec(&rdt_doorbells);
+	kvm_put_kvm(kvm);
+}
+
+static int add(struct kvm *kvm, gpa_t gpa, u32 bytes, struct rdt_kvm_bell *bell)
 {
 	int r;
 
 	mutex_lock(&kvm->slots_lock);
-	r = rdt_call(kvm_io_bus_register_dev)(kvm, KVM_MMIO_BUS, gpa, len, dev);
+	r = rdt_call(kvm_io_bus_register_dev)(kvm, KVM_MMIO_BUS, gpa, bytes, &bell->dev);
 	mutex_unlock(&kvm->slots_lock);
+	/* Without it each is slower, and comes all the same. */
+	if (!r && rdt_doorbell_add(kvm, gpa, bytes, bell))
+		pr_warn_ratelimited("no memory for a doorbell: KVM emulates its stores\n");
 	return r;
 }
 
-static void del(struct kvm *kvm, struct kvm_io_device *dev)
+static void del(struct kvm *kvm, struct rdt_kvm_bell *bell)
 {
+	rdt_doorbell_del(kvm, bell);
 	mutex_lock(&kvm->slots_lock);
 	/* Without memory for a smaller bus KVM takes the whole bus away: ours is gone as well. */
-	rdt_call(kvm_io_bus_unregister_dev)(kvm, KVM_MMIO_BUS, dev);
+	rdt_call(kvm_io_bus_unregister_dev)(kvm, KVM_MMIO_BUS, &bell->dev);
 	mutex_unlock(&kvm->slots_lock);
 }
 
@@ -39,8 +63,8 @@ static bool monitored(struct kvm *kvm)
 }
 
 const struct rdt_kvm_services rdt_kvm_services = {
-	.get = kvm_get_kvm_safe,
-	.put = kvm_put_kvm,
+	.get = get,
+	.put = put,
 	.add = add,
 	.del = del,
 	.monitored = monitored,

@@ -36,6 +36,13 @@ void rdt_step_unclaim(struct rdt_vm *vm);
 int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f, u32 seq,
 	      struct rdt_cpu *cpu, const u8 *insn, int insn_len);
 
+/*
+ * store.c: the plain store that the vCPU is at, wholly in one page. @insn: as above. False: it is none, or
+ * something else wants to have its say.
+ */
+bool rdt_decode(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, const u8 *insn, int insn_len,
+		struct rdt_store *store);
+
 /* KVM's emulator drops a debugger's TF with RFLAGS: put it back. */
 void rdt_step_keep_trap(struct kvm_vcpu *vcpu);
 

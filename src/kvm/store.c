@@ -7,6 +7,8 @@
  * it meets. What is left to make sure of is that the instruction read now is the
  * one that faulted, as far as that matters (it stores to the very address), that the
  * page table says dirty already, and that the rule is still the one decided by.
+ *
+ * Reading the instruction serves doorbell.c as well.
  */
 #include "step.h"
 
@@ -95,6 +97,29 @@ static int put(unsigned long hva, u8 size, u64 value, u64 *old)
 	}
 }
 
+bool rdt_decode(struct kvm_vcpu *vcpu, const struct rdt_cpu *cpu, const u8 *insn, int insn_len,
+		struct rdt_store *store)
+{
+	u8 bytes[15];
+
+	/* Single steps and breakpoints have their say after an instruction. */
+	if (vcpu->guest_debug || vcpu->arch.dr7 & 0xff || cpu->rflags & X86_EFLAGS_TF ||
+	    vcpu->arch.hflags & HF_GUEST_MASK)
+		return false;
+	/* Page tables of another kind are not what translate() knows: it might not come to an end. */
+	if (!cpu->va_bits)
+		return false;
+	if (!insn || !insn_len) {
+		insn = bytes;
+		insn_len = fetch(vcpu, cpu, bytes, sizeof(bytes));
+	}
+	if (!rdt_core_decode_store(insn, insn_len, cpu, store))
+		return false;
+	if (store->seg)
+		store->address += segment_base(vcpu, store->seg);
+	return offset_in_page(store->address) + store->size <= PAGE_SIZE;
+}
+
 int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f, u32 seq,
 	      struct rdt_cpu *cpu, const u8 *insn, int insn_len)
 {
@@ -102,30 +127,14 @@ int rdt_store(struct rdt_vm *vm, struct rdt_vcpu *rv, const struct rdt_fault *f,
 	struct rdt_fault written = *f;
 	struct rdt_store store;
 	unsigned long hva;
-	u8 bytes[15];
 	u64 old = 0;
 	gpa_t gpa;
 	int r;
 
-	/* Single steps and breakpoints have their say after an instruction. */
-	if (vcpu->guest_debug || vcpu->arch.dr7 & 0xff || cpu->rflags & X86_EFLAGS_TF ||
-	    vcpu->arch.hflags & HF_GUEST_MASK)
-		return 0;
-	/* Page tables of another kind are not what translate() knows: it might not come to an end. */
-	if (!cpu->va_bits)
-		return 0;
 	/* KVM would not see a nested guest's page table change. */
 	if (READ_ONCE(vcpu->kvm->arch.indirect_shadow_pages))
 		return 0;
-	if (!insn_len) {
-		insn = bytes;
-		insn_len = fetch(vcpu, cpu, bytes, sizeof(bytes));
-	}
-	if (!rdt_core_decode_store(insn, insn_len, cpu, &store))
-		return 0;
-	if (store.seg)
-		store.address += segment_base(vcpu, store.seg);
-	if (offset_in_page(store.address) + store.size > PAGE_SIZE ||
+	if (!rdt_decode(vcpu, cpu, insn, insn_len, &store) ||
 	    !translate(vcpu, cpu, store.address, PTE_D, &gpa) || gpa != f->gpa)
 		return 0;
 	hva = kvm_vcpu_gfn_to_hva(vcpu, gpa_to_gfn(gpa));

@@ -12,11 +12,10 @@
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
-#include <kvm/iodev.h>
 #include <redoubt/dma.h>
+#include <redoubt/kvm.h>
 
 struct kvm;
-struct rdt_kvm_services;
 struct rdt_mig_file;
 struct eventfd_ctx;
 
@@ -51,13 +50,13 @@ struct rdt_irq {
  * @written: bytes of BAR 0 and 1 that the VMM has written; under rdt_device.lock, as is @rings.
  */
 struct rdt_doorbell {
-	struct kvm_io_device dev;
+	struct rdt_kvm_bell bell;
 	const struct rdt_kvm_services *kvm_ops;
 	struct kvm *kvm;
 	struct mutex lock;
 	u64 bar;
 	u8 written;
-	u64 rings;
+	u64 rings, emulated;
 };
 
 /**

@@ -6,27 +6,38 @@
 #include "device.h"
 
 #include <linux/module.h>
-#include <redoubt/kvm.h>
 
-#define of_bell(dev)	container_of(dev, struct rdt_device, bell.dev)
+static void ring(struct rdt_kvm_bell *bell, gpa_t gpa, u32 value, bool emulated)
+{
+	struct rdt_device *d = container_of(bell, struct rdt_device, bell.bell);
+
+	rdt_lock(d);
+	rdt_model_write(d->model, gpa - d->bell.bar, sizeof(value), value);
+	d->bell.rings++;
+	d->bell.emulated += emulated;
+	rdt_unlock(d);
+}
 
 /* In the vCPU's thread, in kvm->srcu. Not 0: the VMM gets it. */
-static int ring(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t gpa, int len, const void *val)
+static int emulated(struct kvm_vcpu *vcpu, struct kvm_io_device *dev, gpa_t gpa, int len, const void *val)
 {
-	struct rdt_device *d = of_bell(dev);
 	u32 value;
 
 	if (len != sizeof(value))
 		return -EOPNOTSUPP;
 	memcpy(&value, val, sizeof(value));
-	rdt_lock(d);
-	rdt_model_write(d->model, gpa - d->bell.bar, len, value);
-	d->bell.rings++;
-	rdt_unlock(d);
+	ring(container_of(dev, struct rdt_kvm_bell, dev), gpa, value, true);
 	return 0;
 }
 
-static const struct kvm_io_device_ops ops = { .write = ring };
+static const struct kvm_io_device_ops ops = { .write = emulated };
+
+/* Likewise; redoubt.ko has read the instruction. */
+static int decoded(struct rdt_kvm_bell *bell, gpa_t gpa, u32 value)
+{
+	ring(bell, gpa, value, false);
+	return 0;
+}
 
 /* BAR 0 in vfio's copy of the configuration space */
 static __le32 *bar_register(struct rdt_device *d)
@@ -104,13 +115,14 @@ void rdt_doorbell_update(struct rdt_device *d)
 	if (bar == b->bar)
 		goto out;
 	if (b->bar)
-		b->kvm_ops->del(b->kvm, &b->dev);
+		b->kvm_ops->del(b->kvm, &b->bell);
 	b->bar = 0;
 	len = rdt_model_doorbells(d->model, &off);
 	if (bar && bar + off + len > bar) {
-		b->dev.ops = &ops;
+		b->bell.dev.ops = &ops;
+		b->bell.ring = decoded;
 		b->bar = bar;	/* before the first ring */
-		if (b->kvm_ops->add(b->kvm, bar + off, len, &b->dev))
+		if (b->kvm_ops->add(b->kvm, bar + off, len, &b->bell))
 			b->bar = 0;
 	}
 out:
@@ -123,7 +135,7 @@ void rdt_doorbell_open(struct rdt_device *d)
 	struct rdt_doorbell *b = &d->bell;
 	struct kvm *kvm = d->core.vdev.kvm;
 
-	b->bar = b->rings = b->written = 0;
+	b->bar = b->rings = b->emulated = b->written = 0;
 	b->kvm_ops = kvm ? symbol_get(rdt_kvm_services) : NULL;
 	if (!b->kvm_ops)
 		return;
@@ -143,7 +155,7 @@ void rdt_doorbell_close(struct rdt_device *d)
 	if (!b->kvm)
 		return;
 	if (b->bar)
-		b->kvm_ops->del(b->kvm, &b->dev);
+		b->kvm_ops->del(b->kvm, &b->bell);
 	b->bar = 0;
 	b->kvm_ops->put(b->kvm);
 	b->kvm = NULL;

@@ -317,7 +317,7 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 	struct rdt_device *d = of(dev);
 	struct rdt_model_stats s = {};
 	const char *blocker = NULL;
-	u64 rings = 0;
+	u64 rings = 0, emulated = 0;
 	bool model;
 	u32 state;
 
@@ -328,12 +328,13 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 		rdt_model_get_stats(d->model, &s);
 		blocker = rdt_mig_blocker(d);
 		rings = d->bell.rings;
+		emulated = d->bell.emulated;
 	}
 	rdt_unlock(d);
 	if (!model)
 		return sysfs_emit(buf, "model none\n");
-	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\ndirect_queues %u\nblocker %s\n",
-			  state, (u64)s.commands, rings, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, s.direct, blocker ?: "none");
+	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nemulated_doorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\ndirect_queues %u\nblocker %s\n",
+			  state, (u64)s.commands, rings, emulated, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, s.direct, blocker ?: "none");
 }
 static DEVICE_ATTR_RO(status);
 

@@ -59,7 +59,8 @@ protected:
 		return Ctl::run(std::move(args));
 	}
 
-	const std::string busy = "model nvme\nstate 6\ncommands 7\ndoorbells 9\nbounced 3\nrefused 0\ninflight 2\nqueues 5\nblocker none\n";
+	const std::string busy = "model nvme\nstate 6\ncommands 7\ndoorbells 9\nemulated_doorbells 4\nbounced 3\nrefused 0\n"
+				 "inflight 2\nqueues 5\nblocker none\n";
 };
 
 } // namespace
@@ -98,7 +99,7 @@ TEST_F(CtlDevice, E6_status_of_one)
 	const Result r = run({"status", "00:03.0"});
 
 	EXPECT_EQ(r.status, 0) << r.err;
-	EXPECT_TRUE(has(r.out, "commands 7\n") && has(r.out, "direct on")) << r.out;
+	EXPECT_TRUE(has(r.out, "commands 7\n") && has(r.out, "direct on") && has(r.out, "  emulated_doorbells 4\n")) << r.out;
 	for (const char *bad : {"0000:00:03.8", "3.0", "../../x", "0000:00:03.0/..", ""})
 		EXPECT_EQ(run({"status", bad}).status, 1) << bad;
 	EXPECT_TRUE(has(run({"status", "0000:00:09.0"}).err, "there is no PCI device"));

@@ -293,7 +293,8 @@ int device_status(Context &ctx, const std::string &bdf)
 	if (!d.ours())
 		return exit_ok;
 	ctx.out << "  migratable " << on_off(d.migratable == "1") << ", direct " << on_off(d.direct == "1") << "\n";
-	for (const char *name : {"commands", "doorbells", "bounced", "refused", "inflight", "queues", "direct_queues"}) {
+	for (const char *name : {"commands", "doorbells", "emulated_doorbells", "bounced", "refused", "inflight", "queues",
+				 "direct_queues"}) {
 		if (!d.value(name).empty())
 			ctx.out << "  " << name << " " << d.value(name) << "\n";
 	}
