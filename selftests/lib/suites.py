@@ -203,6 +203,7 @@ def suites():
         guest_suite("6.12", (), run="--smp 2", guest="6.12", seconds=120),
         migration_suite("plain", NPT, "plain-test", seconds=100),
         migration_suite("move", NPT, "move-test", "1", long=(), seconds=150),
+        migration_suite("doorbell", NPT, "doorbell-test", seconds=100),
         migration_suite("hostile", (), "hostile-test", seconds=150),
         migration_suite("move-often", (), "move-test", "4", seconds=300),
         migration_suite("io", (), "io-test", "20", boot="nvme-io", seconds=1200, files=io_tools),
