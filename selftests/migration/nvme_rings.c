@@ -188,6 +188,14 @@ static bool across(volatile void *to, uint32_t v)
 	return run(code + PAGE - 3, (volatile char *)to - 0x40, v);
 }
 
+static bool mov_immediate(volatile void *to, uint32_t v)
+{
+	memcpy(code, (uint8_t[]){ 0xc7, 0x07 }, 2);	/* movl $v, (%rdi); ret */
+	memcpy(code + 2, &v, 4);
+	code[6] = 0xc3;
+	return run(code, to, ~v);
+}
+
 static bool mov_rip(volatile void *to, uint32_t v)
 {
 	/* mov %eax, bell(%rip); ret: within 2 GiB, as the registers were mapped for it */
@@ -279,7 +287,8 @@ static void forms(void)
 
 	form("mov of a register", mov, false);
 	form("likewise, with base, index and displacement", mov_r15_sib, false);
-	form("likewise, relative to RIP", mov_rip, false);
+	form("mov of an immediate", mov_immediate, false);
+	form("mov of a register, relative to RIP", mov_rip, false);
 	form("likewise, in GS", mov_gs, false);
 	form("likewise: registers and flags stay, the next instruction is the next", mov_and_all_stays, false);
 	form("stos", stos, true);

@@ -43,11 +43,13 @@ struct rdt_irq {
 
 /**
  * struct rdt_doorbell - the way from a vCPU to the model without the VMM.
- * @lock: @bar and what KVM has of @dev. Taken before kvm->slots_lock; vCPUs in @dev take rdt_device.lock,
+ * @bell: what redoubt.ko and KVM have of it.
+ * @lock: @bar and who has @bell. Taken before kvm->slots_lock; vCPUs in @bell take rdt_device.lock,
  *	so it is not taken under that one.
  * @kvm: held; NULL: there is no such way, redoubt.ko is not loaded or the VMM has no KVM.
- * @bar: where KVM has @dev for the guest's BAR 0; 0: nowhere.
- * @written: bytes of BAR 0 and 1 that the VMM has written; under rdt_device.lock, as is @rings.
+ * @bar: where they have @bell for the guest's BAR 0; 0: nowhere.
+ * @written: bytes of BAR 0 and 1 that the VMM has written; under rdt_device.lock, as are the counts.
+ * @rings: how often it was rung; @emulated: of these, by stores that KVM has emulated.
  */
 struct rdt_doorbell {
 	struct rdt_kvm_bell bell;
