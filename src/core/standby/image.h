@@ -27,7 +27,7 @@ struct Piece {
 
 /**
  * struct Sha256 - SHA-256 of the pieces one after the other.
- * @hash: at most 4 pieces. False: the library failed; what was asked for has not happened.
+ * @hash: at most 4 pieces; @out may be one of them. False: the library failed; what was asked for has not happened.
  */
 struct Sha256 {
 	bool (*hash)(void *ctx, const Piece *pieces, unsigned n, u8 out[digest_bytes]);
@@ -126,6 +126,12 @@ public:
 	bool check(u64 frames, u64 state_bytes, const void *state, Digest *mine);
 
 private:
+	/* More levels have more frames than there can be. */
+	static constexpr unsigned max_levels = gfn_bits + 1;
+
+	bool tree_add(const u8 *leaf, u64 i);
+	bool tree_root(u64 leaves, u8 *out);
+
 	Sha256 sha_;
 	Run slot_[max_slots] = {};
 	u64 base_[max_slots] = {}; /* frames in slots before it */
@@ -136,6 +142,9 @@ private:
 	bool kept_ = false, zero_known_ = false;
 	u8 zero_[digest_bytes] = {};
 	u64 state_total_ = 0, state_have_ = 0;
+	/* digest() at work: nodes that wait for their right neighbour, one a level; the layout as bytes */
+	u8 node_[max_levels][digest_bytes] = {};
+	u8 layout_[16 + max_slots * 16] = {};
 };
 
 } // namespace redoubt::standby

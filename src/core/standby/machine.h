@@ -109,9 +109,10 @@ enum class Ev : u8 {
 	Trigger,       /* go: operator, power, watchdog */
 	Abort,	       /* power is back, or the operator's wish */
 	Copy,	       /* bounded mode: begin to copy while the VM runs */
-	Sent,	       /* all was sent that an Act::Stream asked for. @digest: over the whole image */
+	Sent,	       /* all was sent that Stream or Resend asked for. @epoch: of it; @digest: over the whole image */
 	VmDied,	       /* the VMM is dead, memory is kept */
 	VmLost,	       /* and memory is not kept; or the VM ended by itself */
+	VmUp,	       /* a VM runs here that was not there before (its unit started it) */
 	Loaded,	       /* Act::VmLoad, VmBoot: done */
 	LoadFailed,
 	Verified,      /* Act::Verify: @digest of what is there, @whole */
@@ -142,7 +143,8 @@ struct Event {
 enum class Act : u8 {
 	Journal,  /* write rec; sync: on the disk before the next action */
 	Send,	  /* msg, epoch, digest; the agent adds what else the message holds */
-	Stream,	  /* send all frames and the device state of the epoch, then Ev::Sent */
+	Stream,	  /* send all frames and the device state of the epoch, then Ev::Sent. One under way for this epoch goes on,
+		   * on the new connection: what was lost comes back as LACKS */
 	Resend,	  /* the frames of the LACKS just given, then Ev::Sent */
 	VmStop,	  /* returns when the VM does not run, and its disk has nothing in flight */
 	VmCont,	  /* it is stopped here */
@@ -274,12 +276,12 @@ public:
 		bool barred = false; /* COMMIT of this memory went out once */
 		bool abort = false;  /* resuming is wished for */
 		bool copying = false; /* Active: bounded mode, BEGIN is out */
-		u8 last = 0;	     /* Report that was given last */
-		bool started = false; /* Run record: Started is written, too */
+		bool gone = false;   /* Void, Claiming: what ran here is gone: answers GONE(epoch) */
 		u8 how = 0;	     /* Starting: rec_image or rec_cold */
 		u64 epoch = 0;
-		u64 high = 0;	     /* standby: nothing up to this epoch is acceptable; on disk */
-		u64 floor = 0;	     /* the highest epoch ever heard of */
+		u64 high = 0;	     /* the highest epoch in the journal */
+		u64 floor = 0;	     /* the highest that the peer has named as used up */
+		u64 claim = 0;	     /* Claiming: the epoch asked for */
 		u64 peer = 0;
 		Digest digest = {};
 		u64 said_ms = 0;     /* when something was sent that wants an answer */

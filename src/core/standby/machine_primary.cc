@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The machine of who runs the VM, until it has given it away: Active, Frozen, Sealed, Aborting, Released. */
+#include "machine_inside.h"
+
+namespace redoubt::standby {
+
+/* Stop, and begin to send. FROZEN needs no sync: after a reboot RUN of another boot says as much. */
+void Step::go()
+{
+	if (m.vm != Vm::Running && m.vm != Vm::Stopped && m.vm != Vm::Kept)
+		return report(Report::NoVm);
+
+	const u64 e = m.floor >= m.epoch ? next_epoch() : m.epoch;
+
+	journal(Kind::Frozen, e, m.barred, bar());
+	if (m.vm == Vm::Running) {
+		out_.add(Act::VmStop);
+		m.vm = Vm::Stopped;
+	}
+	m.copying = false;
+	m.abort = false;
+	m.digest = {};
+	enter(State::Frozen, e);
+	begin_again();
+	report(Report::Go);
+}
+
+void Step::begin_again()
+{
+	send(Msg::Begin, m.epoch);
+	if (m.link)
+		out_.add(Act::Stream).epoch = m.epoch;
+}
+
+/* The standby has nothing of this epoch and never will: the same memory, as a new one. */
+void Step::anew(u64 used_up)
+{
+	if (m.vm != Vm::Stopped && m.vm != Vm::Kept)
+		return lost();
+	m.floor = max_of(m.floor, used_up);
+
+	const u64 e = next_epoch();
+
+	journal(Kind::Frozen, e, m.barred, bar());
+	m.digest = {};
+	enter(State::Frozen, e);
+	begin_again();
+}
+
+/* Durable: a VMM that is started here later must not be taken for the VM. */
+void Step::lost()
+{
+	m.vm = Vm::None;
+	m.gone = true;
+	m.digest = {};
+	m.barred = false;
+	journal(Kind::Void, m.epoch, true);
+	enter(State::Void, m.epoch);
+	report(Report::Lost);
+}
+
+void Step::sent(const Event &ev)
+{
+	if (!guard(Guard::SentEpoch, ev.epoch == m.epoch))
+		return;
+	if (m.state == State::Frozen || (m.state == State::Sealed && !(ev.digest == m.digest))) {
+		m.digest = ev.digest;
+		journal(Kind::Sealed, m.epoch, true, bar(), m.digest);
+		enter(State::Sealed, m.epoch);
+	}
+	if (m.state == State::Sealed)
+		send(Msg::End, m.epoch, m.digest);
+}
+
+/* Nobody else can run it: the VM goes on here. */
+void Step::resume(bool say_discard)
+{
+	const u64 old = m.epoch, e = next_epoch();
+
+	journal(Kind::Run, e, true);
+	out_.add(Act::VmCont);
+	m.vm = Vm::Running;
+	m.abort = false;
+	m.digest = {};
+	enter(State::Active, e);
+	if (say_discard)
+		send(Msg::Discard, old);
+	report(Report::Resumed);
+}
+
+/*
+ * The record needs no sync, it is for the agent's own restart: behind DISCARD no COMMIT of this epoch is ever sent,
+ * or the two could pass each other and the image be thrown away that was just given the right to run.
+ */
+void Step::discard()
+{
+	journal(Kind::Aborting, m.epoch, false, bar(), m.digest);
+	enter(State::Aborting, m.epoch);
+	send(Msg::Discard, m.epoch);
+}
+
+void Step::abort()
+{
+	switch (m.state) {
+	case State::Active:
+	case State::Stuck:
+		return;
+	case State::Frozen:
+		/* END was never sent: the standby cannot be complete. */
+		return can_resume() ? resume(true) : report(Report::CannotResume);
+	case State::Sealed:
+		if (!can_resume())
+			return report(Report::CannotResume);
+		if (off(Guard::SealedNoResume))
+			return resume(true);
+		m.abort = true;
+		return discard();
+	case State::Aborting:
+		m.abort = true;
+		return;
+	case State::Released:
+		if (off(Guard::ReleasedNoResume) && can_resume())
+			return resume(true);
+		return report(Report::AlreadyReleased);
+	default:
+		return;
+	}
+}
+
+void Step::vm_gone(bool kept)
+{
+	m.vm = kept ? Vm::Kept : Vm::None;
+	if (m.state == State::Active)
+		return kept ? go() : report(Report::Crashed);
+	if (m.state == State::Frozen && !kept)
+		return lost();
+	/* Sealed, Aborting, Released: the standby's image may be the only one; only a wish to send anew finds nothing. */
+	if (m.state == State::Starting) {
+		/* The VMM that should load the image. */
+		m.vm = Vm::None;
+		report(Report::LoadFailed);
+	}
+}
+
+/* The peer's boot is dead, and what was in its memory. */
+void Step::fenced(u64 from)
+{
+	const bool mine = from != 0 && from == m.peer;
+
+	if (m.state == State::Sealed || m.state == State::Aborting) {
+		if (!guard(Guard::FencedBoot, mine))
+			return report(Report::StaleProof);
+		return can_resume() ? resume(false) : report(Report::CannotResume);
+	}
+	if (m.state == State::Frozen)
+		return abort();
+	if (m.state == State::Complete) {
+		if (!guard(Guard::TakeFencedBoot, mine))
+			return report(Report::StaleProof);
+		return take_over();
+	}
+	if (m.state == State::Receiving)
+		report(Report::Incomplete);
+}
+
+/* Frozen, Sealed, Aborting. */
+void Step::primary_message(const Event &ev)
+{
+	const bool this_epoch = ev.epoch == m.epoch;
+
+	switch (ev.msg) {
+	case Msg::Prepared:
+		if (m.state == State::Aborting && !off(Guard::AbortNoRelease))
+			return send(Msg::Discard, m.epoch);
+		if (m.state == State::Frozen || !guard(Guard::PreparedEpoch, this_epoch))
+			return;
+		if (!guard(Guard::PreparedDigest, ev.digest == m.digest)) {
+			report(Report::DigestDiffers);
+			return discard();
+		}
+		journal(Kind::Released, m.epoch, true, bar(), m.digest);
+		enter(State::Released, m.epoch);
+		return send(Msg::Commit, m.epoch, m.digest);
+	case Msg::Lacks:
+		if (m.state != State::Sealed || !this_epoch)
+			return;
+		if (m.vm != Vm::Stopped && m.vm != Vm::Kept)
+			return lost();
+		out_.add(Act::Resend).epoch = m.epoch;
+		return;
+	case Msg::Ask:
+		/* It is Complete and has not heard: END brings PREPARED. Of an epoch before: that is no image any more. */
+		if (ev.epoch < m.epoch)
+			return send(Msg::Discard, ev.epoch);
+		return say_again();
+	case Msg::Discarded:
+		if (!guard(Guard::DiscardedEpoch, this_epoch))
+			return;
+		break;
+	case Msg::Empty:
+		if (!guard(Guard::EmptyEpoch, ev.epoch >= m.epoch))
+			return;
+		break;
+	case Msg::Running:
+		if (ev.epoch > m.epoch)
+			handed_over(m.epoch, Report::TwoRun);
+		return;
+	default:
+		return;
+	}
+	/* It has nothing of this epoch and, that is on its disk, will never have. */
+	if (m.state == State::Aborting && m.abort && can_resume())
+		return resume(false);
+	anew(ev.epoch);
+}
+
+void Step::active_message(const Event &ev)
+{
+	switch (ev.msg) {
+	case Msg::Commit:
+	case Msg::Begin:
+	case Msg::End:
+	case Msg::Claim:
+		return send(Msg::Running, m.epoch);
+	case Msg::Ask:
+		/* An image of an epoch that this host has gone on from. */
+		return send(Msg::Discard, ev.epoch);
+	case Msg::Discard:
+		/* Nothing of it will be run: the journal is past it. */
+		if (ev.epoch < m.epoch)
+			send(Msg::Discarded, ev.epoch);
+		return;
+	case Msg::Empty:
+		if (ev.epoch > m.floor)
+			m.floor = ev.epoch;
+		if (m.copying && ev.epoch >= m.epoch) {
+			const u64 e = next_epoch();
+
+			journal(Kind::Run, e, true);
+			enter(State::Active, e);
+			begin_again();
+		}
+		return;
+	case Msg::Running:
+		if (ev.epoch < m.epoch)
+			return;
+		/* Both: cannot be, unless someone vouched for a fencing that was none. Then rather none. */
+		out_.add(Act::VmStop);
+		m.vm = Vm::Stopped;
+		m.state = State::Stuck;
+		return report(Report::TwoRun);
+	default:
+		return;
+	}
+}
+
+/* The peer runs the VM: what is here of it is of no use, and this host its standby. */
+void Step::handed_over(u64 epoch, Report why)
+{
+	out_.add(Act::VmDrop);
+	m.vm = Vm::None;
+	m.barred = m.abort = false;
+	m.digest = {};
+	journal(Kind::Discarded, epoch, true);
+	enter(State::Empty, epoch);
+	report(why);
+}
+
+void Step::released_message(const Event &ev)
+{
+	switch (ev.msg) {
+	case Msg::Ask:
+	case Msg::Prepared:
+	case Msg::Claim:
+		return send(Msg::Commit, m.epoch, m.digest);
+	case Msg::Running:
+		if (guard(Guard::RunningEpoch, ev.epoch > m.epoch))
+			handed_over(m.epoch, Report::HandedOver);
+		return;
+	case Msg::Gone:
+		/* It ran, and its host went down. */
+		if (ev.epoch > m.epoch)
+			handed_over(m.epoch, Report::BothVoid);
+		return;
+	case Msg::Empty:
+	case Msg::Discarded:
+		/* The image did not survive there, and never ran: a host that has run it is Void. */
+		if (!guard(Guard::CommitBeforeAnew, ev.epoch >= m.epoch))
+			return;
+		m.barred = true;
+		report(Report::ImageLost);
+		return anew(ev.epoch);
+	default:
+		return;
+	}
+}
+
+} // namespace redoubt::standby
