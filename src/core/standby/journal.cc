@@ -61,7 +61,7 @@ Status Journal::load(const void *file, usize n)
 	for (usize i = 0; i < n && zero; i++)
 		zero = p[i] == 0;
 	*this = {};
-	for (unsigned i = 0; (i + 1) * record_bytes <= n; i++) {
+	for (unsigned i = 0; (usize{i} + 1) * record_bytes <= n; i++) {
 		Record rec;
 		u16 seq;
 

@@ -214,8 +214,32 @@ public:
 		u64 link_ms = 30000;
 	};
 
+	/* What a machine remembers; a plain value, for tests to hash. */
+	struct Memory {
+		State state = State::Stuck;
+		Vm vm = Vm::None;
+		bool link = false;
+		bool barred = false; /* COMMIT of this memory went out once */
+		bool abort = false;  /* resuming is wished for */
+		bool copying = false; /* Active: bounded mode, BEGIN is out */
+		bool gone = false;   /* Void, Claiming: what ran here is gone: answers GONE(epoch) */
+		u8 how = 0;	     /* Starting: rec_image or rec_cold */
+		u64 epoch = 0;
+		u64 high = 0;	     /* the highest epoch in the journal */
+		u64 floor = 0;	     /* the highest that the peer has named as used up */
+		u64 claim = 0;	     /* Claiming: the epoch asked for */
+		u64 peer = 0;
+		Digest digest = {};
+		u64 said_ms = 0;     /* when something was sent that wants an answer */
+		u64 told_ms = 0;     /* when the state was last reported */
+		u64 down_ms = 0;     /* since when there is no link */
+	};
 	/* @boot: this host's, boot_number(). */
 	Machine(const Config &config, u64 boot) : config_(config), boot_(boot)
+	{
+	}
+	/* As another machine that was left with this memory: for tests. */
+	Machine(const Config &config, u64 boot, const Memory &memory) : config_(config), boot_(boot), m_(memory)
 	{
 	}
 
@@ -268,26 +292,6 @@ public:
 		return m_.digest;
 	}
 
-	/* What a machine remembers; a plain value, for tests to hash. */
-	struct Memory {
-		State state = State::Stuck;
-		Vm vm = Vm::None;
-		bool link = false;
-		bool barred = false; /* COMMIT of this memory went out once */
-		bool abort = false;  /* resuming is wished for */
-		bool copying = false; /* Active: bounded mode, BEGIN is out */
-		bool gone = false;   /* Void, Claiming: what ran here is gone: answers GONE(epoch) */
-		u8 how = 0;	     /* Starting: rec_image or rec_cold */
-		u64 epoch = 0;
-		u64 high = 0;	     /* the highest epoch in the journal */
-		u64 floor = 0;	     /* the highest that the peer has named as used up */
-		u64 claim = 0;	     /* Claiming: the epoch asked for */
-		u64 peer = 0;
-		Digest digest = {};
-		u64 said_ms = 0;     /* when something was sent that wants an answer */
-		u64 told_ms = 0;     /* when the state was last reported */
-		u64 down_ms = 0;     /* since when there is no link */
-	};
 	[[nodiscard]] const Memory &memory() const
 	{
 		return m_;

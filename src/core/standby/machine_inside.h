@@ -31,8 +31,8 @@ enum class Guard : u8 {
 	CommitBeforeAnew, /* Released: only EMPTY of this epoch frees it */
 	/* standby */
 	BeginEpoch,
-	EndWhole,
-	EndDigest,
+	EndWhole,	/* all of it is there */
+	EndDigest,	/* and it is what was sent */
 	EndEpoch,
 	CommitState,	/* only a Complete image runs */
 	CommitEpoch,

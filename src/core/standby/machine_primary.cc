@@ -277,6 +277,14 @@ void Step::released_message(const Event &ev)
 		if (guard(Guard::RunningEpoch, ev.epoch > m.epoch))
 			handed_over(m.epoch, Report::HandedOver);
 		return;
+	case Msg::Begin:
+	case Msg::End:
+	case Msg::Discard:
+		/* It has run already and gives it back; RUNNING was lost. */
+		if (!guard(Guard::RunningEpoch, ev.epoch > m.epoch))
+			return;
+		handed_over(m.epoch, Report::HandedOver);
+		return standby_message(ev);
 	case Msg::Gone:
 		/* It ran, and its host went down. */
 		if (ev.epoch > m.epoch)

@@ -35,16 +35,17 @@ void Step::discard_asked(u64 epoch)
 	nothing_of(epoch, Msg::Discarded);
 }
 
-/* END: is the image whole, and is it what was sent? Only then there is a promise. */
+/*
+ * END: is the image whole, and is it what was sent? Only then there is a promise. What is not whole has no digest, so
+ * that the digests are equal says it all.
+ */
 void Step::image_end(const Event &ev)
 {
-	if (!guard(Guard::EndWhole, ev.whole)) {
-		out_.add(Act::SendLacks).epoch = m.epoch;
-		m.said_ms = now_;
-		return;
-	}
-	if (!guard(Guard::EndDigest, ev.mine == ev.digest)) {
-		report(Report::DigestDiffers);
+	const bool equal = ev.whole && ev.mine == ev.digest;
+
+	if (!equal && !off(Guard::EndWhole) && !(ev.whole && off(Guard::EndDigest))) {
+		if (ev.whole)
+			report(Report::DigestDiffers);
 		out_.add(Act::SendLacks).epoch = m.epoch;
 		return;
 	}
@@ -125,8 +126,9 @@ void Step::standby_message(const Event &ev)
 		out_.add(Act::ImageNew).epoch = ev.epoch;
 		return;
 	case Msg::End:
-		if (m.state == State::Complete && this_epoch)
-			return send(Msg::Prepared, m.epoch, m.digest);
+		/* An END of an epoch before, late, is no reason to say anything: EMPTY would be a lie. */
+		if (m.state == State::Complete && ev.epoch <= m.epoch)
+			return this_epoch ? send(Msg::Prepared, m.epoch, m.digest) : void();
 		if (m.state == State::Receiving && guard(Guard::EndEpoch, this_epoch))
 			return image_end(ev);
 		if (m.state != State::Receiving || ev.epoch > m.epoch)

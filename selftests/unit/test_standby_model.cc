@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * F3, F4: never two, by exhausting the very classes of src/core/standby (standby_world.h): breadth first, until no new
+ * state comes up. In each state
+ *   N1 at most one host runs the VM
+ *   N2 what begins to run is the last state of the VM, N3 whole and of its epoch
+ *   N4 the primary never runs what it has released
+ *   N5 if nobody runs, a side is in a state that reports what it waits for
+ *   N6 from there, once nothing fails any more, one runs, or a side is void
+ * and each guard of the machine, switched off, must be found by this.
+ *
+ * RDT_STANDBY_DEEP=1: more failures, messages and epochs at once; minutes to hours, gigabytes.
+ * States are known by 64 bits of hash: of 10^7 states two are mistaken for one with a chance of 3 in a million.
+ */
+#include <cstdlib>
+#include <iostream>
+
+#include <gtest/gtest.h>
+
+#include "standby/machine_inside.h"
+#include "standby_world.h"
+
+using namespace standby_world;
+
+namespace {
+
+u64 hash_of(const World &w)
+{
+	const unsigned char *p = reinterpret_cast<const unsigned char *>(&w);
+	u64 h = 0x9e3779b97f4a7c15ull;
+	std::size_t n = sizeof(w) - sizeof(w.ch) + w.nr * sizeof(Message);
+
+	for (; n >= 8; n -= 8, p += 8) {
+		u64 x;
+		std::memcpy(&x, p, 8);
+		h = (h ^ x) * 0xff51afd7ed558ccdull;
+		h ^= h >> 32;
+	}
+	for (; n != 0; n--, p++)
+		h = (h ^ *p) * 0x100000001b3ull;
+	h ^= h >> 29;
+	h *= 0xc4ceb9fe1a85ec53ull;
+	h ^= h >> 32;
+	return h != 0 ? h : 1;
+}
+
+/* A set of hashes, open addressing. */
+class Seen {
+public:
+	bool add(u64 h)
+	{
+		if (2 * n_ >= slot_.size())
+			grow();
+		u64 &s = find(h);
+		if (s == h)
+			return false;
+		s = h;
+		n_++;
+		return true;
+	}
+	[[nodiscard]] std::size_t size() const
+	{
+		return n_;
+	}
+
+private:
+	u64 &find(u64 h)
+	{
+		std::size_t i = h & (slot_.size() - 1);
+
+		while (slot_[i] != 0 && slot_[i] != h)
+			i = (i + 1) & (slot_.size() - 1);
+		return slot_[i];
+	}
+	void grow()
+	{
+		std::vector<u64> old(std::max<std::size_t>(slot_.size() * 2, 1 << 16));
+
+		old.swap(slot_);
+		for (u64 h : old)
+			if (h != 0)
+				find(h) = h;
+	}
+	std::vector<u64> slot_;
+	std::size_t n_ = 0;
+};
+
+bool runs(const World &w)
+{
+	return w.h[0].vm == u8(Vm::Running) || w.h[1].vm == u8(Vm::Running);
+}
+
+/* N5: a side that is up says what is the matter (at each tick, or when it came to be so). */
+bool explained(const World &w)
+{
+	for (const Host &h : w.h) {
+		const State s = State(h.m.state);
+
+		if (!h.up || (s != State::Empty && s != State::Receiving && s != State::Verifying))
+			return true;
+	}
+	return false;
+}
+
+/* N6: as good as it gets without the cluster. */
+bool settled(const World &w)
+{
+	if (runs(w))
+		return true;
+	for (const Host &h : w.h) {
+		const State s = State(h.m.state);
+
+		if (h.up && (s == State::Void || s == State::Claiming || (s == State::Active && h.m.vm == u8(Vm::None))))
+			return true;
+	}
+	return false;
+}
+
+/* Nothing fails any more, and everything happens in its turn: does it come to rest? */
+bool comes_to_rest(World w, const Bounds &bounds, std::string *how)
+{
+	Bounds fair = bounds;
+
+	fair.room = max_room;
+	fair.cluster = false;
+	Runner r(fair);
+	const auto go = [&](Do what, u8 host, u8 arg = 0) {
+		World next = w;
+		bool able;
+
+		if (what == Do::Deliver && w.nr <= arg)
+			return false;
+		r.step(next, {what, host, arg, 0, 0, 1}, &able);
+		if (able && how)
+			*how += "    " + Runner::text(w, {what, host, arg, 0, 0, 1}) + "\n" + Runner::text(next) + "\n";
+		if (able)
+			w = next;
+		return able;
+	};
+
+	for (u8 i = 0; i < 2; i++)
+		w.h[i].proof = 0;
+	for (unsigned round = 0; round < 12; round++) {
+		if (settled(w))
+			return true;
+		for (u8 i = 0; i < 2; i++) {
+			go(Do::Start, i);
+			go(Do::Verified, i);
+		}
+		for (u8 i = 0; i < 2; i++)
+			if (!(w.h[i].m.flags & 1) || w.h[i].m.peer != boot_of(1 - i, w.h[1 - i].boot))
+				go(Do::LinkUp, i);
+		/* Each once, then it is gone. */
+		for (unsigned n = w.nr; n-- != 0;) {
+			const Message m = w.ch[0];
+
+			go(Do::Deliver, u8(1 - m.src), 0);
+			for (unsigned k = 0; k < w.nr; k++) {
+				if (w.ch[k] != m)
+					continue;
+				for (; k + 1 < w.nr; k++)
+					w.ch[k] = w.ch[k + 1];
+				w.nr--;
+			}
+		}
+		for (u8 i = 0; i < 2; i++) {
+			go(Do::Part, i, 0);
+			go(Do::Part, i, 1);
+			go(Do::Sent, i);
+			go(Do::VmmLoaded, i);
+			go(Do::Loaded, i);
+			go(Do::Tick, i);
+		}
+	}
+	return settled(w);
+}
+
+struct Result {
+	std::size_t states = 0, steps = 0;
+	bool all = false; /* no new state is left */
+	std::string bad, trace;
+};
+
+class Search {
+public:
+	explicit Search(const Bounds &b) : b_(b), r_(b)
+	{
+	}
+	/* @rest_every: N6 of each so-many-th state. */
+	Result run(std::size_t max_states, unsigned rest_every)
+	{
+		std::vector<Choice> choices;
+
+		visit(r_.first(), 0, {});
+		for (std::size_t at = 0; at < from_.size() && out_.bad.empty(); at++) {
+			if (from_.size() > max_states)
+				return finish();
+			const World w = front();
+
+			r_.choices(w, choices);
+			for (const Choice &c : choices) {
+				expand(w, at, c);
+				if (!out_.bad.empty())
+					break;
+			}
+			if (out_.bad.empty() && !runs(w)) {
+				if (w.h[0].up && w.h[1].up && !explained(w))
+					fail("N5: nobody runs, and nobody says why", at);
+				else if (rest_every && hash_of(w) % rest_every == 0 && !comes_to_rest(w, b_, nullptr)) {
+					std::string how;
+					comes_to_rest(w, b_, &how);
+					fail("N6: all is well again, and nobody runs", at);
+					out_.trace += "  then, without faults:\n" + how;
+				}
+			}
+		}
+		out_.all = out_.bad.empty();
+		return finish();
+	}
+
+private:
+	struct From {
+		u32 state;
+		Choice c;
+	};
+	/* The frontier, in blocks that are given back when they are done. */
+	World front()
+	{
+		if (first_ == queue_.front().size()) {
+			queue_.erase(queue_.begin());
+			first_ = 0;
+		}
+		return queue_.front()[first_++];
+	}
+	void visit(const World &w, std::size_t from, const Choice &c)
+	{
+		if (!seen_.add(hash_of(w)))
+			return;
+		if (queue_.empty() || queue_.back().size() == 65536) {
+			queue_.emplace_back();
+			queue_.back().reserve(65536);
+		}
+		queue_.back().push_back(w);
+		from_.push_back({u32(from), c});
+	}
+	/* One choice; then the same with each message lost that it would push out; then with death in the middle. */
+	void expand(const World &w, std::size_t at, Choice c)
+	{
+		World next = w;
+		bool able;
+
+		if (!take(next, w, at, c, &able) || !able)
+			return;
+		const unsigned acts = r_.actions();
+		const bool machine = c.what <= Do::VmLost || c.what == Do::Start;
+
+		if (r_.overflowed())
+			for (u8 k = 1; k <= b_.room; k++) {
+				Choice x = c;
+				x.evict = k;
+				next = w;
+				if (!take(next, w, at, x, &able))
+					return;
+			}
+		if (!machine || w.crashes == 0)
+			return;
+		for (u8 k = 0; k < acts; k++)
+			for (u8 host = 0; host < 4; host++) {
+				/* Behind the last action: the death is a step of its own. */
+				Choice x = c;
+				x.dies = u8(k + 1);
+				x.host_dies = host;
+				if (host > 1 && host - 1u > w.h[c.host].unsynced + 1u)
+					break;
+				next = w;
+				if (!take(next, w, at, x, &able))
+					return;
+			}
+	}
+	bool take(World &next, const World &w, std::size_t at, const Choice &c, bool *able)
+	{
+		const char *bad = r_.step(next, c, able);
+
+		if (!*able)
+			return true;
+		out_.steps++;
+		if (bad != nullptr) {
+			from_.push_back({u32(at), c});
+			fail(bad, from_.size() - 1);
+			return false;
+		}
+		/* As far as is looked. */
+		for (const Host &h : next.h)
+			if (h.m.high > b_.epochs || h.m.claim > b_.epochs || h.m.floor > b_.epochs)
+				return true;
+		if (std::memcmp(&next, &w, sizeof(w)) != 0)
+			visit(next, at, c);
+		return true;
+	}
+	void fail(const char *what, std::size_t at)
+	{
+		std::vector<Choice> way;
+
+		out_.bad = what;
+		for (; at != 0; at = from_[at].state)
+			way.push_back(from_[at].c);
+		World w = r_.first();
+		out_.trace += Runner::text(w) + "\n";
+		for (; !way.empty(); way.pop_back()) {
+			bool able;
+
+			out_.trace += "  " + Runner::text(w, way.back()) + "\n";
+			r_.step(w, way.back(), &able);
+			out_.trace += Runner::text(w) + "\n";
+		}
+	}
+	Result finish()
+	{
+		out_.states = seen_.size();
+		return out_;
+	}
+
+	Bounds b_;
+	Runner r_;
+	Seen seen_;
+	std::vector<std::vector<World>> queue_;
+	std::size_t first_ = 0;
+	std::vector<From> from_;
+	Result out_;
+};
+
+Result search(const Bounds &b, Guard off_guard = Guard::None, std::size_t max = ~std::size_t{0}, unsigned rest = 16)
+{
+	guard_off = off_guard;
+	Result r = Search(b).run(max, rest);
+	guard_off = Guard::None;
+	return r;
+}
+
+bool deep()
+{
+	return std::getenv("RDT_STANDBY_DEEP") != nullptr;
+}
+
+void exhausts(const Bounds &b)
+{
+	const Result r = search(b);
+
+	std::cout << "# " << r.states << " states, " << r.steps << " steps" << std::endl;
+	EXPECT_EQ(r.bad, "") << r.trace;
+	EXPECT_TRUE(r.all);
+}
+
+/* crashes, fences, faults, room, epochs, bounded, cluster */
+TEST(StandbyModel, F4_messages)
+{
+	exhausts({0, 0, 0, 3, 4, false, false});
+}
+
+TEST(StandbyModel, F4_deep)
+{
+	if (!deep())
+		GTEST_SKIP();
+	exhausts({1, 1, 1, 3, 4, true, true});
+}
+
+TEST(StandbyModel, Probe)
+{
+	Bounds b{};
+	const char *e = std::getenv("P");
+	unsigned v[7] = {1, 0, 0, 3, 3, 0, 0};
+	if (e) sscanf(e, "%u,%u,%u,%u,%u,%u,%u", v, v+1, v+2, v+3, v+4, v+5, v+6);
+	b = {u8(v[0]), u8(v[1]), u8(v[2]), u8(v[3]), u8(v[4]), v[5] != 0, v[6] != 0};
+	exhausts(b);
+}
+
+} // namespace
