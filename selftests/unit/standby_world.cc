@@ -10,7 +10,7 @@ namespace standby_world {
 
 void Runner::agent_dies(Host &h)
 {
-	h.up = h.streaming = h.loading = h.loaded = h.verifying = 0;
+	h.up = h.hello = h.streaming = h.loading = h.loaded = h.verifying = 0;
 	h.m = {};
 }
 
@@ -25,6 +25,8 @@ void Runner::host_dies(World &w, unsigned i, unsigned keep)
 		h.disk[k] = {};
 	h.unsynced = 0;
 	h.on = 0;
+	if (w.h[1 - i].up)
+		w.h[1 - i].hello = u8(boot_of(i, h.boot));
 	h.vm = u8(Vm::None);
 	h.gen = h.committed = h.part[0] = h.part[1] = h.image_epoch = h.copied = h.proof = 0;
 	h.boot++;
@@ -212,8 +214,10 @@ bool Runner::event(World &w, const Choice &c, Event &ev)
 	}
 	case Do::LinkUp:
 		/* Its HELLO may be the last that it did. */
-		ev = {.ev = Ev::LinkUp, .from = boot_of(1 - c.host, u8(o.boot - !o.on))};
-		return o.boot - !o.on != 0;
+		ev = {.ev = Ev::LinkUp, .from = o.up ? boot_of(1 - c.host, o.boot) : h.hello};
+		if (o.up)
+			h.hello = 0;
+		return ev.from != 0;
 	case Do::Tick:
 		ev = {.ev = Ev::Tick};
 		return h.m.flags & 1;
@@ -267,10 +271,15 @@ bool Runner::event(World &w, const Choice &c, Event &ev)
 		if (w.faults == 0 || h.vm == u8(Vm::None) || (c.what == Do::VmDied && h.vm == u8(Vm::Kept)))
 			return false;
 		w.faults--;
-		h.vm = u8(c.what == Do::VmDied ? Vm::Kept : Vm::None);
-		if (c.what == Do::VmLost)
+		/* A VMM that has loaded and not run yet has no state of its own. */
+		if (s == State::Starting && h.m.how == rec_image)
+			ev = {.ev = Ev::VmLost};
+		else
+			ev = {.ev = c.what == Do::VmDied ? Ev::VmDied : Ev::VmLost};
+		h.loading = h.loaded = 0;
+		h.vm = u8(ev.ev == Ev::VmDied ? Vm::Kept : Vm::None);
+		if (ev.ev == Ev::VmLost)
 			h.gen = h.committed = 0;
-		ev = {.ev = c.what == Do::VmDied ? Ev::VmDied : Ev::VmLost};
 		return true;
 	default:
 		return false;

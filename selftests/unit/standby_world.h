@@ -42,7 +42,7 @@ struct Rec {
 
 /* The machine's memory, in bytes: times are always 0. */
 struct Mem {
-	u8 state, vm, flags, how, epoch, high, floor, claim, peer, digest;
+	u8 state, vm, flags, how, epoch, high, floor, claim, peer, dead, digest;
 };
 
 struct Host {
@@ -55,6 +55,7 @@ struct Host {
 	u8 committed;	/* generation whose COMMIT went out */
 	u8 streaming, copied; /* epochs */
 	u8 loading, loaded, verifying;
+	u8 hello;	/* a boot of the peer that is over, but whose HELLO may still lie here */
 	u8 proof;	/* the peer's boot that the cluster has killed, told to this boot of this host */
 	u8 unsynced;
 	Rec disk[3];	/* [0] is on it, those behind it may be */
@@ -111,8 +112,8 @@ inline Digest digest_of(u8 content)
 
 inline Mem pack(const Machine::Memory &m)
 {
-	return {u8(m.state), u8(m.vm), u8(m.link | m.barred << 1 | m.abort << 2 | m.copying << 3 | m.gone << 4), m.how,
-		u8(m.epoch), u8(m.high), u8(m.floor), u8(m.claim), u8(m.peer), m.digest.byte[0]};
+	return {u8(m.state), u8(m.vm), u8(m.link | m.barred << 1 | m.abort << 2 | m.copying << 3 | m.gone << 4 | m.failed << 5), m.how,
+		u8(m.epoch), u8(m.high), u8(m.floor), u8(m.claim), u8(m.peer), u8(m.dead), m.digest.byte[0]};
 }
 
 inline Machine::Memory unpack(const Mem &p)
@@ -126,12 +127,14 @@ inline Machine::Memory unpack(const Mem &p)
 	m.abort = p.flags & 4;
 	m.copying = p.flags & 8;
 	m.gone = p.flags & 16;
+	m.failed = p.flags & 32;
 	m.how = p.how;
 	m.epoch = p.epoch;
 	m.high = p.high;
 	m.floor = p.floor;
 	m.claim = p.claim;
 	m.peer = p.peer;
+	m.dead = p.dead;
 	m.digest = digest_of(p.digest);
 	return m;
 }

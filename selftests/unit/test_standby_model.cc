@@ -110,6 +110,9 @@ bool settled(const World &w)
 	for (const Host &h : w.h) {
 		const State s = State(h.m.state);
 
+		/* The flag: a VMM refused the image, and the operator was told. */
+		if (h.up && s == State::Starting && (h.m.flags & 32))
+			return true;
 		if (h.up && (s == State::Void || s == State::Claiming || (s == State::Active && h.m.vm == u8(Vm::None))))
 			return true;
 	}

@@ -116,7 +116,7 @@ void Step::same_boot(const Record &r, Vm vm)
 		enter(State::Active, r.epoch);
 		if (vm == Vm::Running)
 			return;
-		if (vm == Vm::Kept)
+		if (vm == Vm::Kept && !(image && r.kind == Kind::Run))
 			return go();
 		if (guard(Guard::StartedTwice, r.kind == Kind::Run) && (image || cold)) {
 			m.how = cold ? rec_cold : rec_image;
@@ -218,6 +218,9 @@ void Step::link_up(u64 from)
 {
 	const bool rebooted = m.peer != from;
 
+	/* Its HELLO has lain here since before it was fenced. */
+	if (!guard(Guard::DeadPeer, from != m.dead))
+		return;
 	m.link = true;
 	m.peer = from;
 	/*
@@ -275,7 +278,8 @@ void Step::tick()
 
 void Step::message(const Event &ev)
 {
-	if (!guard(Guard::FromBoot, ev.from == m.peer) || !guard(Guard::ToBoot, ev.to == boot_))
+	if (!guard(Guard::DeadPeer, ev.from != m.dead) || !guard(Guard::FromBoot, ev.from == m.peer) ||
+	    !guard(Guard::ToBoot, ev.to == boot_))
 		return;
 	if (m.state == State::Active)
 		active_message(ev);
@@ -333,7 +337,7 @@ void Step::event(const Event &ev)
 		return;
 	case Ev::LoadFailed:
 		if (m.state == State::Starting)
-			report(Report::LoadFailed);
+			load_failed();
 		return;
 	case Ev::Verified:
 		return verified(ev);

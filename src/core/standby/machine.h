@@ -223,12 +223,14 @@ public:
 		bool abort = false;  /* resuming is wished for */
 		bool copying = false; /* Active: bounded mode, BEGIN is out */
 		bool gone = false;   /* Void, Claiming: what ran here is gone: answers GONE(epoch) */
+		bool failed = false; /* Starting: it did not; promote tries again */
 		u8 how = 0;	     /* Starting: rec_image or rec_cold */
 		u64 epoch = 0;
 		u64 high = 0;	     /* the highest epoch in the journal */
 		u64 floor = 0;	     /* the highest that the peer has named as used up */
 		u64 claim = 0;	     /* Claiming: the epoch asked for */
 		u64 peer = 0;
+		u64 dead = 0;	     /* the peer's boot whose proof of fencing was acted upon: not to be heard again */
 		Digest digest = {};
 		u64 said_ms = 0;     /* when something was sent that wants an answer */
 		u64 told_ms = 0;     /* when the state was last reported */

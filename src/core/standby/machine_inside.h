@@ -16,6 +16,7 @@ enum class Guard : u8 {
 	/* messages */
 	FromBoot,	/* only from the boot that the last LinkUp named */
 	ToBoot,		/* only to this boot */
+	DeadPeer,	/* nothing from a boot that was proven dead */
 	SentEpoch,	/* Sent is of this epoch */
 	/* primary */
 	PreparedEpoch,
@@ -118,6 +119,7 @@ private:
 	void vm_gone(bool kept);
 	void say_again();
 	void fenced(u64 from);
+	void peer_dead(u64 boot);
 	void primary_message(const Event &ev);
 	void active_message(const Event &ev);
 	void released_message(const Event &ev);
@@ -131,6 +133,7 @@ private:
 	void claimed(const Event &ev);
 	void take_over();
 	void loaded();
+	void load_failed();
 	void verified(const Event &ev);
 	void promote(u64 from);
 	void cold_start(u64 epoch);

@@ -138,8 +138,16 @@ void Step::vm_gone(bool kept)
 	if (m.state == State::Starting) {
 		/* The VMM that should load the image. */
 		m.vm = Vm::None;
-		report(Report::LoadFailed);
+		load_failed();
 	}
+}
+
+/* What it has said before must not be heard any more. The boot stays known: another proof of it is a proof still. */
+void Step::peer_dead(u64 boot)
+{
+	m.dead = boot;
+	m.link = false;
+	m.down_ms = now_;
 }
 
 /* The peer's boot is dead, and what was in its memory. */
@@ -150,6 +158,7 @@ void Step::fenced(u64 from)
 	if (m.state == State::Sealed || m.state == State::Aborting) {
 		if (!guard(Guard::FencedBoot, mine))
 			return report(Report::StaleProof);
+		peer_dead(from);
 		return can_resume() ? resume(false) : report(Report::CannotResume);
 	}
 	if (m.state == State::Frozen)
@@ -157,6 +166,7 @@ void Step::fenced(u64 from)
 	if (m.state == State::Complete) {
 		if (!guard(Guard::TakeFencedBoot, mine))
 			return report(Report::StaleProof);
+		peer_dead(from);
 		return take_over();
 	}
 	if (m.state == State::Receiving)

@@ -62,6 +62,7 @@ void Step::take_over()
 
 	journal(Kind::Run, e, true, rec_image, m.digest);
 	m.how = rec_image;
+	m.failed = false;
 	enter(State::Starting, e);
 	out_.add(Act::VmLoad).epoch = e - 1;
 }
@@ -77,6 +78,13 @@ void Step::loaded()
 	enter(State::Active, m.epoch);
 	send(Msg::Running, m.epoch);
 	report(m.how == rec_image ? Report::TookOver : Report::ColdStart);
+}
+
+/* The right to run it stays here. */
+void Step::load_failed()
+{
+	m.failed = true;
+	report(Report::LoadFailed);
 }
 
 void Step::verified(const Event &ev)
@@ -206,6 +214,7 @@ void Step::cold_start(u64 epoch)
 	m.how = rec_cold;
 	m.digest = {};
 	m.claim = 0;
+	m.failed = false;
 	journal(Kind::Run, epoch, true, rec_cold);
 	enter(State::Starting, epoch);
 	out_.add(Act::VmBoot).epoch = epoch;
@@ -223,6 +232,9 @@ void Step::promote(u64 from)
 			cold_start(next_epoch());
 		return;
 	case State::Starting:
+		if (!m.failed)
+			return;
+		m.failed = false;
 		if (m.how == rec_cold)
 			out_.add(Act::VmBoot).epoch = m.epoch;
 		else
@@ -241,8 +253,10 @@ void Step::promote(u64 from)
 	case State::Void:
 	case State::Empty:
 	case State::Claiming:
-		if (proof)
+		if (proof) {
+			peer_dead(from);
 			return cold_start(next_epoch());
+		}
 		if (from != 0)
 			return report(Report::StaleProof);
 		m.state = State::Claiming;
@@ -253,6 +267,7 @@ void Step::promote(u64 from)
 	case State::Released:
 		if (!proof)
 			return report(from != 0 ? Report::StaleProof : Report::NotFenced);
+		peer_dead(from);
 		out_.add(m.state == State::Receiving ? Act::ImageDrop : Act::VmDrop);
 		return cold_start(next_epoch());
 	default:
