@@ -31,7 +31,7 @@ void Runner::host_dies(World &w, unsigned i, unsigned keep)
 	h.gen = h.committed = h.part[0] = h.part[1] = h.image_epoch = h.copied = h.proof = 0;
 	h.boot++;
 	/* What names the dead boot as its receiver will never be taken. (Unless that is what is tried.) */
-	if (guard_off == Guard::ToBoot)
+	if (off(Guard::ToBoot))
 		return;
 	u8 n = 0;
 	for (unsigned k = 0; k < w.nr; k++)

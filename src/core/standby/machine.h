@@ -130,14 +130,14 @@ enum class Ev : u8 {
  *	machine compares.
  */
 struct Event {
-	Ev ev;
-	Msg msg;
-	bool whole;
-	u64 from;
-	u64 to;
-	u64 epoch;
-	Digest digest;
-	Digest mine;
+	Ev ev = Ev::Tick;
+	Msg msg = Msg::None;
+	bool whole = false;
+	u64 from = 0;
+	u64 to = 0;
+	u64 epoch = 0;
+	Digest digest = {};
+	Digest mine = {};
 };
 
 enum class Act : u8 {
