@@ -377,4 +377,28 @@ TEST(StandbyModel, Probe)
 	exhausts(b);
 }
 
+TEST(StandbyModel, Explore)
+{
+	static const Bounds tries[] = {
+		{0,0,0,2,2,false,false}, {1,0,0,2,2,false,false}, {0,1,0,2,2,false,false}, {0,0,0,2,3,true,false},
+		{1,0,1,2,2,false,false}, {0,1,0,2,3,false,true}, {0,0,0,3,3,false,false}, {1,0,0,2,3,false,false}, {1,1,0,2,2,false,true},{0,1,1,2,3,false,true},{2,0,0,2,3,false,false},{1,1,0,2,3,false,false}
+	};
+	const char *e = std::getenv("G");
+	for (unsigned g = e ? unsigned(atoi(e)) : 1; g < (e ? unsigned(atoi(e)) + 1 : unsigned(Guard::Nr)); g++) {
+		std::cout << "guard " << g << ": ";
+		bool found = false;
+		for (const Bounds &b : tries) {
+			const Result r = search(b, Guard(g), 1500000, 4);
+			if (r.bad.empty())
+				continue;
+			found = true;
+			std::cout << &b - tries << " " << r.states << " states: " << r.bad << std::endl;
+			if (e) std::cout << r.trace;
+			break;
+		}
+		if (!found)
+			std::cout << "NOT FOUND" << std::endl;
+	}
+}
+
 } // namespace

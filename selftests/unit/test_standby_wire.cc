@@ -268,14 +268,15 @@ TEST(StandbyWire, F8_noise)
 	std::mt19937_64 rnd(4);
 	unsigned passed = 0;
 
-	for (unsigned round = 0; round < 200000; round++) {
-		Bytes m;
+	Bytes m;
+
+	for (unsigned round = 0; round < 100000; round++) {
 		Header h;
 		Body b;
 		const Msg msg = Msg(rnd() % 20);
-		const u32 n = u32(rnd() % 3 ? rnd() % 128 : rnd() % 9000);
+		const u32 n = u32(rnd() % 3 ? rnd() % 4 * 16 : rnd() % 200);
 
-		for (u32 i = 0; i < n && i < 100; i++)
+		for (u32 i = 0; i < n; i++)
 			m.body()[i] = u8(rnd() % 2 ? 0 : rnd() >> rnd() % 8);
 		m.seal(msg, n, msg == Msg::Hello || msg == Msg::Ping);
 		if (rnd() % 4 == 0)

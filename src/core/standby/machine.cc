@@ -278,7 +278,8 @@ void Step::tick()
 
 void Step::message(const Event &ev)
 {
-	if (!guard(Guard::DeadPeer, ev.from != m.dead) || !guard(Guard::FromBoot, ev.from == m.peer) ||
+	/* What comes without a connection was sent to an agent before this one, or by a peer that is dead. */
+	if (!guard(Guard::Linked, m.link) || !guard(Guard::FromBoot, ev.from == m.peer) ||
 	    !guard(Guard::ToBoot, ev.to == boot_))
 		return;
 	if (m.state == State::Active)

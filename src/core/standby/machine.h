@@ -15,7 +15,7 @@
  * next, on either side, is Active(e + 1).
  *
  * Messages name the boot of the sender and of the receiver (boot_number()). One that is from another boot than the
- * last LinkUp named, or to another than ours, is dropped: it may be years old. LinkUp events must come in the order in
+ * last LinkUp named, or to another than ours, or without a LinkUp, is dropped: it may be years old. LinkUp events must come in the order in
  * which connections were made: when there is a new one, the old one is closed and what it still holds is dropped.
  *
  * Trivially copyable, no pointers. One thread.
@@ -281,7 +281,7 @@ public:
 	/* PAGES, SAME and STATE of this header may be stored. Anything else is dropped. */
 	[[nodiscard]] bool receives(u64 epoch, u64 from, u64 to) const
 	{
-		return m_.state == State::Receiving && epoch == m_.epoch && from == m_.peer && to == boot_;
+		return m_.state == State::Receiving && m_.link && epoch == m_.epoch && from == m_.peer && to == boot_;
 	}
 	/* This host may run the VM, and nobody else. What an OCF agent's monitor asks. */
 	[[nodiscard]] bool runs() const

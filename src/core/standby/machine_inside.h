@@ -14,6 +14,7 @@ namespace redoubt::standby {
 enum class Guard : u8 {
 	None,
 	/* messages */
+	Linked,		/* only on a connection */
 	FromBoot,	/* only from the boot that the last LinkUp named */
 	ToBoot,		/* only to this boot */
 	DeadPeer,	/* nothing from a boot that was proven dead */
@@ -109,7 +110,7 @@ private:
 
 	/* machine_primary.cc: Active to Released */
 	void go();
-	void anew(u64 used_up);
+	void anew();
 	void begin_again();
 	void sent(const Event &ev);
 	void abort();

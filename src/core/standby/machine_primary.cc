@@ -33,11 +33,10 @@ void Step::begin_again()
 }
 
 /* The standby has nothing of this epoch and never will: the same memory, as a new one. */
-void Step::anew(u64 used_up)
+void Step::anew()
 {
 	if (m.vm != Vm::Stopped && m.vm != Vm::Kept)
 		return lost();
-	m.floor = max_of(m.floor, used_up);
 
 	const u64 e = next_epoch();
 
@@ -219,9 +218,10 @@ void Step::primary_message(const Event &ev)
 		return;
 	}
 	/* It has nothing of this epoch and, that is on its disk, will never have. */
+	m.floor = max_of(m.floor, ev.epoch);
 	if (m.state == State::Aborting && m.abort && can_resume())
 		return resume(false);
-	anew(ev.epoch);
+	anew();
 }
 
 void Step::active_message(const Event &ev)
@@ -307,7 +307,8 @@ void Step::released_message(const Event &ev)
 			return;
 		m.barred = true;
 		report(Report::ImageLost);
-		return anew(ev.epoch);
+		m.floor = max_of(m.floor, ev.epoch);
+		return anew();
 	default:
 		return;
 	}

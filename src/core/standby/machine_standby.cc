@@ -165,10 +165,10 @@ void Step::standby_message(const Event &ev)
 			return send(Msg::Gone, ev.epoch);
 		return send(Msg::Discard, ev.epoch);
 	case Msg::Running:
-		if ((m.gone || m.state == State::Claiming) && ev.epoch > m.high) {
+		if ((m.gone || m.state == State::Claiming) && ev.epoch >= m.high) {
 			m.gone = false;
-			journal(Kind::Discarded, ev.epoch - 1, true);
-			enter(State::Empty, ev.epoch - 1);
+			journal(Kind::Discarded, max_of(m.high, ev.epoch - 1), true);
+			enter(State::Empty, m.high);
 		}
 		return;
 	case Msg::Empty:
@@ -201,10 +201,10 @@ void Step::claimed(const Event &ev)
 		return;
 	if (m.state == State::Receiving)
 		out_.add(Act::ImageDrop);
-	m.gone = false;
 	m.claim = 0;
-	journal(Kind::Discarded, ev.epoch, true);
-	enter(State::Empty, ev.epoch);
+	/* Void stays Void until somebody is seen to run: the claim may come to nothing. */
+	journal(m.gone ? Kind::Void : Kind::Discarded, ev.epoch, true);
+	enter(m.gone ? State::Void : State::Empty, ev.epoch);
 	send(Msg::Yield, ev.epoch);
 }
 
