@@ -175,7 +175,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		put_header(head, {.msg = Msg(data[0]), .body = n, .vm = {{u8(!link)}}, .epoch = link ? 0u : u32(data[3] & 3),
 				  .from = 1 + u64{data[3]} / 128, .to = 2, .seq = 0});
 		/* Sometimes the header, too, is the input's own. */
-		if (data[3] & 64)
+		if ((data[3] & 64) && n != 0)
 			std::memcpy(head, body.data(), min_of<usize>(n, sizeof(head)));
 		if (get_header(head, &h) == Status::Ok && h.body <= n) {
 			Body b;

@@ -130,7 +130,10 @@ const char *Runner::carry_out(World &w, unsigned i, const Choice &c)
 		case Act::Resend:
 			h.streaming = u8(a.epoch);
 			if (h.vm == u8(Vm::Running))
-				h.copied = u8(a.epoch);
+				bad = "a stream for END of a VM that runs";
+			break;
+		case Act::Copy:
+			h.streaming = h.copied = u8(a.epoch);
 			break;
 		case Act::VmStop:
 			if (h.vm == u8(Vm::Running))

@@ -36,7 +36,7 @@ struct Side {
 	{
 		static const char *kinds[] = {"?", "run", "started", "frozen", "sealed", "aborting", "released", "void",
 					      "complete", "discarded"};
-		static const char *names[] = {"J", "send", "stream", "resend", "stop", "cont", "load", "boot", "drop",
+		static const char *names[] = {"J", "send", "stream", "copy", "resend", "stop", "cont", "load", "boot", "drop",
 					      "image-new", "image-drop", "verify", "lacks", "report"};
 		std::string s;
 
@@ -427,7 +427,6 @@ TEST(StandbyMachine, F4_void_and_the_disk)
 	EXPECT_EQ(s.link(), "");
 	EXPECT_EQ(s.got(Msg::Ask, 1), "gone1");
 	EXPECT_EQ(s.got(Msg::Ask, 0), "discard0");
-	EXPECT_EQ(s.got(Msg::Running, 1), "");
 	EXPECT_EQ(s.promote(again), "");
 	EXPECT_EQ(s.promote(0), "claim2");
 	EXPECT_EQ(s.got(Msg::Yield, 1), "");
@@ -494,12 +493,12 @@ TEST(StandbyMachine, F5_bounded_mode_copies_while_it_runs)
 	Side s;
 
 	s.active();
-	EXPECT_EQ(s.step({.ev = Ev::Copy}), "begin1 stream");
+	EXPECT_EQ(s.step({.ev = Ev::Copy}), "begin1 copy");
 	EXPECT_EQ(s.step({.ev = Ev::Copy}), "");
 	EXPECT_EQ(s.sent(1, 5), "");
-	EXPECT_EQ(s.got(Msg::Empty, 3), "J:run4 begin4 stream");
+	EXPECT_EQ(s.got(Msg::Empty, 3), "J:run4 begin4 copy");
 	EXPECT_EQ(s.step({.ev = Ev::LinkDown}), "");
-	EXPECT_EQ(s.link(), "running4 begin4 stream");
+	EXPECT_EQ(s.link(), "running4 begin4 copy");
 	EXPECT_EQ(s.step({.ev = Ev::VmDied}), "j:frozen4 begin4 stream");
 	EXPECT_EQ(s.sent(4, 5), "J:sealed4 end4");
 }

@@ -184,17 +184,61 @@ struct Result {
 	std::string bad, trace;
 };
 
+/* Where a search begins: much is found sooner in the middle of a handover. */
+enum class From : u8 { New, Linked, Complete, Released, Void };
+struct Scripted {
+	Do what;
+	u8 host, arg;
+	Msg msg; /* of Deliver */
+};
+const std::vector<Scripted> scripts[] = {
+	{},
+	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}},
+	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}, {Do::Trigger, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::Begin},
+	 {Do::Part, 0, 0, {}}, {Do::Part, 0, 1, {}}, {Do::Sent, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::End}},
+	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}, {Do::Trigger, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::Begin},
+	 {Do::Part, 0, 0, {}}, {Do::Part, 0, 1, {}}, {Do::Sent, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::End},
+	 {Do::Deliver, 0, 0, Msg::Prepared}},
+	{{Do::HostDies, 0, 0, {}}, {Do::Start, 0, 0, {}}, {Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}},
+};
+
+void follow(World &w, const Scripted &x)
+{
+	Bounds wide{};
+	bool able = false;
+
+	wide.room = max_room;
+	wide.cluster = wide.bounded = true;
+	Runner r(wide);
+	const u8 crashes = w.crashes;
+	w.crashes = 1;
+	Choice c{x.what, x.host, x.arg, 0, 0, 0};
+	for (u8 k = 0; x.what == Do::Deliver && k < w.nr; k++)
+		if (w.ch[k].src != x.host && w.ch[k].msg == u8(x.msg))
+			c.arg = k;
+	const char *bad = r.step(w, c, &able);
+	w.crashes = crashes;
+	if (bad != nullptr || !able || (x.what == Do::Deliver && w.ch[c.arg].msg != u8(x.msg)))
+		std::cerr << "script: " << (bad ? bad : "not able") << ": " << Runner::text(w, c) << std::endl;
+}
+
 class Search {
 public:
-	explicit Search(const Bounds &b) : b_(b), r_(b)
+	explicit Search(const Bounds &b, From begin) : b_(b), r_(b)
 	{
+		first_state_ = r_.first();
+		for (const Scripted &x : scripts[unsigned(begin)])
+			follow(first_state_, x);
+		/* Whatever was under way is lost. */
+		std::memset(first_state_.ch, 0, sizeof(first_state_.ch));
+		first_state_.nr = 0;
 	}
 	/* @rest_every: N6 of each so-many-th state. */
 	Result run(std::size_t max_states, unsigned rest_every)
 	{
 		std::vector<Choice> choices;
 
-		visit(r_.first(), 0, {});
+		visit(first_state_, 0, {});
 		for (std::size_t at = 0; at < from_.size() && out_.bad.empty(); at++) {
 			if (from_.size() > max_states)
 				return finish();
@@ -222,7 +266,7 @@ public:
 	}
 
 private:
-	struct From {
+	struct Parent {
 		u32 state;
 		Choice c;
 	};
@@ -307,7 +351,7 @@ private:
 		out_.bad = what;
 		for (; at != 0; at = from_[at].state)
 			way.push_back(from_[at].c);
-		World w = r_.first();
+		World w = first_state_;
 		out_.trace += Runner::text(w) + "\n";
 		for (; !way.empty(); way.pop_back()) {
 			bool able;
@@ -325,17 +369,19 @@ private:
 
 	Bounds b_;
 	Runner r_;
+	World first_state_;
 	Seen seen_;
 	std::vector<std::vector<World>> queue_;
 	std::size_t first_ = 0;
-	std::vector<From> from_;
+	std::vector<Parent> from_;
 	Result out_;
 };
 
-Result search(const Bounds &b, Guard off_guard = Guard::None, std::size_t max = ~std::size_t{0}, unsigned rest = 16)
+Result search(const Bounds &b, Guard off_guard = Guard::None, std::size_t max = ~std::size_t{0}, unsigned rest = 16,
+	      From begin = From::New)
 {
 	guard_off = off_guard;
-	Result r = Search(b).run(max, rest);
+	Result r = Search(b, begin).run(max, rest);
 	guard_off = Guard::None;
 	return r;
 }
@@ -380,21 +426,26 @@ TEST(StandbyModel, Probe)
 TEST(StandbyModel, Explore)
 {
 	static const Bounds tries[] = {
-		{0,0,0,2,2,false,false}, {1,0,0,2,2,false,false}, {0,1,0,2,2,false,false}, {0,0,0,2,3,true,false},
-		{1,0,1,2,2,false,false}, {0,1,0,2,3,false,true}, {0,0,0,3,3,false,false}, {1,0,0,2,3,false,false}, {1,1,0,2,2,false,true},{0,1,1,2,3,false,true},{2,0,0,2,3,false,false},{1,1,0,2,3,false,false}
+		{0,0,0,2,2,false,false}, {1,0,0,2,2,false,false}, {0,1,0,2,2,false,false}, {0,0,1,2,2,true,false},
+		{0,0,0,2,3,true,false}, {0,1,0,2,3,false,true}, {1,0,1,2,2,false,false}, {1,1,0,2,3,false,false}, 
+		{1,1,0,2,3,false,true},{2,0,0,2,3,false,false},
+		{0,2,0,2,3,false,true},{0,0,0,3,3,false,true},
 	};
 	const char *e = std::getenv("G");
+	const unsigned skip[] = {99};
 	for (unsigned g = e ? unsigned(atoi(e)) : 1; g < (e ? unsigned(atoi(e)) + 1 : unsigned(Guard::Nr)); g++) {
-		std::cout << "guard " << g << ": ";
+		if (!e && std::find(std::begin(skip), std::end(skip), g) != std::end(skip)) continue;
+		std::cout << "guard " << g << ": " << std::flush;
 		bool found = false;
-		for (const Bounds &b : tries) {
-			const Result r = search(b, Guard(g), 1500000, 4);
+		for (std::size_t lim : {20000, 200000})
+		for (const Bounds &b : tries)
+		for (u8 begin = 0; begin < 5 && !found; begin++) {
+			const Result r = search(b, Guard(g), lim, 4, From(begin));
 			if (r.bad.empty())
 				continue;
 			found = true;
-			std::cout << &b - tries << " " << r.states << " states: " << r.bad << std::endl;
+			std::cout << unsigned(begin) << " " << &b - tries << " " << r.states << " states: " << r.bad << std::endl;
 			if (e) std::cout << r.trace;
-			break;
 		}
 		if (!found)
 			std::cout << "NOT FOUND" << std::endl;

@@ -234,7 +234,7 @@ void Step::link_up(u64 from)
 	if (m.state == State::Active) {
 		send(Msg::Running, m.epoch);
 		if (m.copying)
-			begin_again();
+			copy();
 	} else if (m.state == State::Frozen) {
 		begin_again();
 	} else {
@@ -321,7 +321,7 @@ void Step::event(const Event &ev)
 		if (m.state != State::Active || m.copying)
 			return;
 		m.copying = true;
-		return begin_again();
+		return copy();
 	case Ev::Sent:
 		return sent(ev);
 	case Ev::VmDied:

@@ -109,7 +109,7 @@ enum class Ev : u8 {
 	Trigger,       /* go: operator, power, watchdog */
 	Abort,	       /* power is back, or the operator's wish */
 	Copy,	       /* bounded mode: begin to copy while the VM runs */
-	Sent,	       /* all was sent that Stream or Resend asked for. @epoch: of it; @digest: over the whole image */
+	Sent,	       /* all was sent that Stream or Resend asked for. @epoch: of it; @digest: over all, taken behind VmStop */
 	VmDied,	       /* the VMM is dead, memory is kept */
 	VmLost,	       /* and memory is not kept; or the VM ended by itself */
 	VmUp,	       /* a VM runs here that was not there before (its unit started it) */
@@ -145,6 +145,8 @@ enum class Act : u8 {
 	Send,	  /* msg, epoch, digest; the agent adds what else the message holds */
 	Stream,	  /* send all frames and the device state of the epoch, then Ev::Sent. One under way for this epoch goes on,
 		   * on the new connection: what was lost comes back as LACKS */
+	Copy,	  /* bounded mode: send frames in the background while the VM runs, until Stream or until it is not Active any
+		   * more. Never Ev::Sent: a digest of a VM that runs would pass for one of its last state */
 	Resend,	  /* the frames of the LACKS just given, then Ev::Sent */
 	VmStop,	  /* returns when the VM does not run, and its disk has nothing in flight */
 	VmCont,	  /* it is stopped here */

@@ -18,7 +18,6 @@ enum class Guard : u8 {
 	FromBoot,	/* only from the boot that the last LinkUp named */
 	ToBoot,		/* only to this boot */
 	DeadPeer,	/* nothing from a boot that was proven dead */
-	SentEpoch,	/* Sent is of this epoch */
 	/* primary */
 	PreparedEpoch,
 	PreparedDigest,
@@ -112,6 +111,7 @@ private:
 	void go();
 	void anew();
 	void begin_again();
+	void copy();
 	void sent(const Event &ev);
 	void abort();
 	void resume(bool say_discard);

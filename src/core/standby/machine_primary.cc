@@ -32,6 +32,14 @@ void Step::begin_again()
 		out_.add(Act::Stream).epoch = m.epoch;
 }
 
+/* Bounded mode: the standby may have most of it already when the VM is stopped. */
+void Step::copy()
+{
+	send(Msg::Begin, m.epoch);
+	if (m.link)
+		out_.add(Act::Copy).epoch = m.epoch;
+}
+
 /* The standby has nothing of this epoch and never will: the same memory, as a new one. */
 void Step::anew()
 {
@@ -60,7 +68,8 @@ void Step::lost()
 
 void Step::sent(const Event &ev)
 {
-	if (!guard(Guard::SentEpoch, ev.epoch == m.epoch))
+	/* A late one of an attempt before would only bring LACKS. */
+	if (ev.epoch != m.epoch)
 		return;
 	if (m.state == State::Frozen || (m.state == State::Sealed && !(ev.digest == m.digest))) {
 		m.digest = ev.digest;
@@ -248,7 +257,7 @@ void Step::active_message(const Event &ev)
 
 			journal(Kind::Run, e, true);
 			enter(State::Active, e);
-			begin_again();
+			copy();
 		}
 		return;
 	case Msg::Running:
