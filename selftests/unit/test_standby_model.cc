@@ -107,6 +107,10 @@ bool settled(const World &w)
 {
 	if (runs(w))
 		return true;
+	/* A whole image, and nobody who lets it run: not at rest. */
+	for (const Host &h : w.h)
+		if (!h.up || h.m.state == u8(State::Complete))
+			return false;
 	for (const Host &h : w.h) {
 		const State s = State(h.m.state);
 
@@ -185,21 +189,52 @@ struct Result {
 };
 
 /* Where a search begins: much is found sooner in the middle of a handover. */
-enum class From : u8 { New, Linked, Complete, Released, Void };
+enum class From : u8 { New, Linked, Complete, Released, Void, OldProof, OldGone, Claimed };
 struct Scripted {
 	Do what;
 	u8 host, arg;
 	Msg msg; /* of Deliver */
 };
-const std::vector<Scripted> scripts[] = {
+using Script = std::vector<Scripted>;
+
+Script operator+(Script a, const Script &b)
+{
+	a.insert(a.end(), b.begin(), b.end());
+	return a;
+}
+Scripted on(u8 host, Do what, u8 arg = 0)
+{
+	return {what, host, arg, Msg::None};
+}
+Scripted gets(u8 host, Msg msg)
+{
+	return {Do::Deliver, host, 0, msg};
+}
+/* Host i sends, and the other gets it all. */
+Script sends(u8 i)
+{
+	return {gets(u8(1 - i), Msg::Begin), on(i, Do::Part, 0), on(i, Do::Part, 1), on(i, Do::Sent), gets(u8(1 - i), Msg::End)};
+}
+const Script linked = {on(0, Do::LinkUp), on(1, Do::LinkUp)};
+const Script taken = {gets(1, Msg::Commit), on(1, Do::VmmLoaded), on(1, Do::Loaded)};
+
+const Script scripts[] = {
 	{},
-	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}},
-	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}, {Do::Trigger, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::Begin},
-	 {Do::Part, 0, 0, {}}, {Do::Part, 0, 1, {}}, {Do::Sent, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::End}},
-	{{Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}, {Do::Trigger, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::Begin},
-	 {Do::Part, 0, 0, {}}, {Do::Part, 0, 1, {}}, {Do::Sent, 0, 0, {}}, {Do::Deliver, 1, 0, Msg::End},
-	 {Do::Deliver, 0, 0, Msg::Prepared}},
-	{{Do::HostDies, 0, 0, {}}, {Do::Start, 0, 0, {}}, {Do::LinkUp, 0, 0, {}}, {Do::LinkUp, 1, 0, {}}},
+	linked,
+	linked + Script{on(0, Do::Trigger)} + sends(0),
+	linked + Script{on(0, Do::Trigger)} + sends(0) + Script{gets(0, Msg::Prepared)},
+	Script{on(0, Do::HostDies), on(0, Do::Start)} + linked,
+	/* The standby is fenced and comes back; then it gets the image. The proof has not arrived. */
+	linked + Script{on(0, Do::Trigger), on(0, Do::Sent), on(1, Do::Fence), on(1, Do::Start)} + linked + sends(0),
+	/* Host 0 says GONE(1), comes back as the standby, as the primary, and is Sealed(3): its GONE still lies there. */
+	linked + Script{on(0, Do::Trigger)} + sends(0) + Script{on(0, Do::HostDies), on(0, Do::Start)} + linked +
+		Script{gets(0, Msg::Ask), gets(1, Msg::Gone), on(1, Do::VmmLoaded), on(1, Do::Loaded), on(1, Do::Trigger)} +
+		sends(1) + Script{gets(1, Msg::Prepared), gets(0, Msg::Commit), on(0, Do::VmmLoaded), on(0, Do::Loaded),
+				  gets(1, Msg::Running), on(0, Do::Trigger)} + sends(0),
+	/* Host 0 is fenced, comes back, claims, and sends. The proof has not arrived. */
+	linked + Script{on(0, Do::Fence), on(0, Do::Start)} + linked +
+		Script{on(0, Do::Promote), gets(1, Msg::Claim), gets(0, Msg::Yield), on(0, Do::Loaded), on(0, Do::Trigger),
+		       gets(1, Msg::Begin), gets(0, Msg::Empty)} + sends(0),
 };
 
 void follow(World &w, const Scripted &x)
@@ -210,15 +245,20 @@ void follow(World &w, const Scripted &x)
 	wide.room = max_room;
 	wide.cluster = wide.bounded = true;
 	Runner r(wide);
-	const u8 crashes = w.crashes;
-	w.crashes = 1;
-	Choice c{x.what, x.host, x.arg, 0, 0, 0};
+	const u8 crashes = w.crashes, fences = w.fences;
+	w.crashes = w.fences = 1;
+	Choice c{x.what, x.host, x.arg, 0, 0, 1};
+	bool found = x.what != Do::Deliver;
+	/* The one of the highest epoch. */
 	for (u8 k = 0; x.what == Do::Deliver && k < w.nr; k++)
-		if (w.ch[k].src != x.host && w.ch[k].msg == u8(x.msg))
+		if (w.ch[k].src != x.host && w.ch[k].msg == u8(x.msg) && (!found || w.ch[k].epoch > w.ch[c.arg].epoch)) {
 			c.arg = k;
-	const char *bad = r.step(w, c, &able);
+			found = true;
+		}
+	const char *bad = found ? r.step(w, c, &able) : "no such message";
 	w.crashes = crashes;
-	if (bad != nullptr || !able || (x.what == Do::Deliver && w.ch[c.arg].msg != u8(x.msg)))
+	w.fences = fences;
+	if (bad != nullptr || !able)
 		std::cerr << "script: " << (bad ? bad : "not able") << ": " << Runner::text(w, c) << std::endl;
 }
 
@@ -229,9 +269,14 @@ public:
 		first_state_ = r_.first();
 		for (const Scripted &x : scripts[unsigned(begin)])
 			follow(first_state_, x);
-		/* Whatever was under way is lost. */
-		std::memset(first_state_.ch, 0, sizeof(first_state_.ch));
-		first_state_.nr = 0;
+		/* What was under way is lost, but for what the search is about. */
+		u8 n = 0;
+		for (unsigned k = 0; k < first_state_.nr; k++)
+			if (begin == From::OldGone && first_state_.ch[k].msg == u8(Msg::Gone))
+				first_state_.ch[n++] = first_state_.ch[k];
+		for (unsigned k = n; k < first_state_.nr; k++)
+			first_state_.ch[k] = {};
+		first_state_.nr = n;
 	}
 	/* @rest_every: N6 of each so-many-th state. */
 	Result run(std::size_t max_states, unsigned rest_every)
@@ -425,31 +470,13 @@ TEST(StandbyModel, Probe)
 
 TEST(StandbyModel, Explore)
 {
-	static const Bounds tries[] = {
-		{0,0,0,2,2,false,false}, {1,0,0,2,2,false,false}, {0,1,0,2,2,false,false}, {0,0,1,2,2,true,false},
-		{0,0,0,2,3,true,false}, {0,1,0,2,3,false,true}, {1,0,1,2,2,false,false}, {1,1,0,2,3,false,false}, 
-		{1,1,0,2,3,false,true},{2,0,0,2,3,false,false},
-		{0,2,0,2,3,false,true},{0,0,0,3,3,false,true},
-	};
 	const char *e = std::getenv("G");
-	const unsigned skip[] = {99};
-	for (unsigned g = e ? unsigned(atoi(e)) : 1; g < (e ? unsigned(atoi(e)) + 1 : unsigned(Guard::Nr)); g++) {
-		if (!e && std::find(std::begin(skip), std::end(skip), g) != std::end(skip)) continue;
-		std::cout << "guard " << g << ": " << std::flush;
-		bool found = false;
-		for (std::size_t lim : {20000, 200000})
-		for (const Bounds &b : tries)
-		for (u8 begin = 0; begin < 5 && !found; begin++) {
-			const Result r = search(b, Guard(g), lim, 4, From(begin));
-			if (r.bad.empty())
-				continue;
-			found = true;
-			std::cout << unsigned(begin) << " " << &b - tries << " " << r.states << " states: " << r.bad << std::endl;
-			if (e) std::cout << r.trace;
-		}
-		if (!found)
-			std::cout << "NOT FOUND" << std::endl;
-	}
+	unsigned g = 0, f = 0, v[7] = {};
+	sscanf(e, "%u:%u:%u,%u,%u,%u,%u,%u,%u", &g, &f, v, v+1, v+2, v+3, v+4, v+5, v+6);
+	Bounds b = {u8(v[0]), u8(v[1]), u8(v[2]), u8(v[3]), u8(v[4]), v[5] != 0, v[6] != 0};
+	const Result r = search(b, Guard(g), 1000000, 1, From(f));
+	std::cout << e << ": " << r.states << " states: " << r.bad << std::endl;
+	if (std::getenv("V")) std::cout << r.trace;
 }
 
 } // namespace

@@ -16,17 +16,24 @@ struct Written {
 };
 constexpr Written written[] = {
 	{Kind::Run, Guard::WriteRun, Guard::SyncRun},
-	{Kind::Sealed, Guard::WriteSealed, Guard::SyncSealed},
+	{Kind::Frozen, Guard::WriteFrozen, Guard::SyncFrozen},
+	{Kind::Sealed, Guard::WriteSealed, Guard::None},
 	{Kind::Aborting, Guard::WriteAborting, Guard::None},
-	{Kind::Released, Guard::WriteReleased, Guard::SyncReleased},
-	{Kind::Void, Guard::WriteVoid, Guard::SyncVoid},
-	{Kind::Complete, Guard::WriteComplete, Guard::SyncComplete},
-	{Kind::Discarded, Guard::WriteDiscarded, Guard::SyncDiscarded},
+	{Kind::Released, Guard::WriteReleased, Guard::None},
+	{Kind::Void, Guard::WriteVoid, Guard::None},
+	{Kind::Complete, Guard::WriteComplete, Guard::None},
+	{Kind::Discarded, Guard::WriteDiscarded, Guard::None},
 	{Kind::Started, Guard::WriteStarted, Guard::None},
 };
 
 } // namespace
 
+/*
+ * Only the right to run must be on the disk before anything follows: a host that has run the VM must know it after a
+ * reboot. All other records are for the agent's own restart, which the page cache outlives: a reboot takes the memory
+ * that they are about with it, and the boots in the messages make void what was said before. (And the epoch of an
+ * attempt, when it is above RUN's: or VOID would answer GONE of another.)
+ */
 void Step::journal(Kind kind, u64 epoch, bool sync, u8 flags, const Digest &digest)
 {
 	m.high = max_of(m.high, epoch);
@@ -72,6 +79,7 @@ void Step::enter(State s, u64 epoch)
 {
 	m.state = s;
 	m.epoch = epoch;
+	m.claim = 0;
 	m.said_ms = m.told_ms = now_;
 }
 
@@ -184,18 +192,13 @@ void Step::other_boot(const Record &r)
 	case Kind::Frozen:
 	case Kind::Sealed:
 	case Kind::Aborting:
-		if (off(Guard::RebootHeld))
-			return same_boot(r, m.vm);
-		break;
 	case Kind::Void:
 		break;
 	case Kind::Released:
 		m.vm = Vm::None;
 		return enter(State::Released, r.epoch);
 	case Kind::Complete:
-		if (off(Guard::RebootComplete))
-			return same_boot(r, m.vm);
-		journal(Kind::Discarded, r.epoch, true);
+		journal(Kind::Discarded, r.epoch, false);
 		enter(State::Empty, r.epoch);
 		return report(Report::ImageLost);
 	case Kind::Discarded:
@@ -206,7 +209,7 @@ void Step::other_boot(const Record &r)
 	}
 	m.vm = Vm::None;
 	m.gone = true;
-	journal(Kind::Void, r.epoch, true);
+	journal(Kind::Void, r.epoch, false);
 	enter(State::Void, r.epoch);
 	report(Report::HostRebooted);
 }
@@ -227,7 +230,7 @@ void Step::link_up(u64 from)
 	 * A proof of fencing counts for the peer's boot that may have the image; which that is must outlive the agent.
 	 */
 	if (rebooted && (m.state == State::Sealed || m.state == State::Aborting) && !off(Guard::WritePeer)) {
-		journal(m.state == State::Sealed ? Kind::Sealed : Kind::Aborting, m.epoch, true, bar(), m.digest);
+		journal(m.state == State::Sealed ? Kind::Sealed : Kind::Aborting, m.epoch, false, bar(), m.digest);
 	}
 	if (rebooted && m.state == State::Receiving)
 		report(Report::Incomplete);

@@ -20,7 +20,6 @@ enum class Guard : u8 {
 	DeadPeer,	/* nothing from a boot that was proven dead */
 	/* primary */
 	PreparedEpoch,
-	PreparedDigest,
 	DiscardedEpoch,
 	EmptyEpoch,
 	FencedBoot,	/* primary resumes: it was the boot that has the image */
@@ -38,7 +37,6 @@ enum class Guard : u8 {
 	CommitState,	/* only a Complete image runs */
 	CommitEpoch,
 	GoneEpoch,
-	GoneVoidEpoch,	/* GONE only of the epoch that was under way */
 	TakeFencedBoot, /* standby starts: it was the primary's boot */
 	VerifyImage,	/* after a restart of the agent the image is hashed anew */
 	StartedTwice,	/* an image that has run is not loaded again */
@@ -46,10 +44,10 @@ enum class Guard : u8 {
 	ColdProof,
 	ColdBoot,	/* ... of the right boot */
 	YieldEpoch,
-	YieldState,
 	ClaimHigh,
 	/* records: written at all, */
 	WriteRun,
+	WriteFrozen,
 	WriteSealed,
 	WriteAborting,
 	WriteReleased,
@@ -60,15 +58,9 @@ enum class Guard : u8 {
 	WritePeer,	/* anew when the peer has rebooted */
 	/* on disk before what follows, */
 	SyncRun,
-	SyncSealed,
-	SyncReleased,
-	SyncVoid,
-	SyncComplete,
-	SyncDiscarded,
+	SyncFrozen,	/* when the epoch is above that of RUN */
 	/* and read well */
 	RebootRun,	/* Run is void after a reboot */
-	RebootHeld,	/* Frozen, Sealed, Aborting likewise */
-	RebootComplete,
 	Nr,
 };
 

@@ -4,7 +4,7 @@
 
 namespace redoubt::standby {
 
-/* Stop, and begin to send. FROZEN needs no sync: after a reboot RUN of another boot says as much. */
+/* Stop, and begin to send. FROZEN needs no sync: after a reboot RUN of another boot says as much, of the same epoch. */
 void Step::go()
 {
 	if (m.vm != Vm::Running && m.vm != Vm::Stopped && m.vm != Vm::Kept)
@@ -12,7 +12,7 @@ void Step::go()
 
 	const u64 e = m.floor >= m.epoch ? next_epoch() : m.epoch;
 
-	journal(Kind::Frozen, e, m.barred, bar());
+	journal(Kind::Frozen, e, e != m.epoch, bar());
 	if (m.vm == Vm::Running) {
 		out_.add(Act::VmStop);
 		m.vm = Vm::Stopped;
@@ -48,20 +48,20 @@ void Step::anew()
 
 	const u64 e = next_epoch();
 
-	journal(Kind::Frozen, e, m.barred, bar());
+	journal(Kind::Frozen, e, true, bar());
 	m.digest = {};
 	enter(State::Frozen, e);
 	begin_again();
 }
 
-/* Durable: a VMM that is started here later must not be taken for the VM. */
+/* In the journal: a VMM that is started here later must not be taken for the VM. */
 void Step::lost()
 {
 	m.vm = Vm::None;
 	m.gone = true;
 	m.digest = {};
 	m.barred = false;
-	journal(Kind::Void, m.epoch, true);
+	journal(Kind::Void, m.epoch, false);
 	enter(State::Void, m.epoch);
 	report(Report::Lost);
 }
@@ -73,7 +73,7 @@ void Step::sent(const Event &ev)
 		return;
 	if (m.state == State::Frozen || (m.state == State::Sealed && !(ev.digest == m.digest))) {
 		m.digest = ev.digest;
-		journal(Kind::Sealed, m.epoch, true, bar(), m.digest);
+		journal(Kind::Sealed, m.epoch, false, bar(), m.digest);
 		enter(State::Sealed, m.epoch);
 	}
 	if (m.state == State::Sealed)
@@ -97,7 +97,7 @@ void Step::resume(bool say_discard)
 }
 
 /*
- * The record needs no sync, it is for the agent's own restart: behind DISCARD no COMMIT of this epoch is ever sent,
+ * The record is for the agent's own restart: behind DISCARD no COMMIT of this epoch is ever sent,
  * or the two could pass each other and the image be thrown away that was just given the right to run.
  */
 void Step::discard()
@@ -192,11 +192,12 @@ void Step::primary_message(const Event &ev)
 			return send(Msg::Discard, m.epoch);
 		if (m.state == State::Frozen || !guard(Guard::PreparedEpoch, this_epoch))
 			return;
-		if (!guard(Guard::PreparedDigest, ev.digest == m.digest)) {
+		/* Out of the model's reach: a standby that has hashed wrongly. */
+		if (!(ev.digest == m.digest)) {
 			report(Report::DigestDiffers);
 			return discard();
 		}
-		journal(Kind::Released, m.epoch, true, bar(), m.digest);
+		journal(Kind::Released, m.epoch, false, bar(), m.digest);
 		enter(State::Released, m.epoch);
 		return send(Msg::Commit, m.epoch, m.digest);
 	case Msg::Lacks:
@@ -239,16 +240,12 @@ void Step::active_message(const Event &ev)
 	case Msg::Commit:
 	case Msg::Begin:
 	case Msg::End:
+	case Msg::Discard:
 	case Msg::Claim:
 		return send(Msg::Running, m.epoch);
 	case Msg::Ask:
 		/* An image of an epoch that this host has gone on from. */
 		return send(Msg::Discard, ev.epoch);
-	case Msg::Discard:
-		/* Nothing of it will be run: the journal is past it. */
-		if (ev.epoch < m.epoch)
-			send(Msg::Discarded, ev.epoch);
-		return;
 	case Msg::Empty:
 		if (ev.epoch > m.floor)
 			m.floor = ev.epoch;
@@ -280,7 +277,7 @@ void Step::handed_over(u64 epoch, Report why)
 	m.vm = Vm::None;
 	m.barred = m.abort = false;
 	m.digest = {};
-	journal(Kind::Discarded, epoch, true);
+	journal(Kind::Discarded, epoch, false);
 	enter(State::Empty, epoch);
 	report(why);
 }
@@ -298,8 +295,9 @@ void Step::released_message(const Event &ev)
 		return;
 	case Msg::Begin:
 	case Msg::End:
+	case Msg::Commit:
 	case Msg::Discard:
-		/* It has run already and gives it back; RUNNING was lost. */
+		/* It has run already and gives it back; RUNNING was lost, or what this host had noted of it. */
 		if (!guard(Guard::RunningEpoch, ev.epoch > m.epoch))
 			return;
 		handed_over(m.epoch, Report::HandedOver);

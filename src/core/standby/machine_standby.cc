@@ -5,13 +5,13 @@
 namespace redoubt::standby {
 
 /*
- * An answer that is a promise: nothing up to @epoch will ever be run here. Durable before it is said; a record that
- * says as much is there if the journal is past it.
+ * An answer that is a promise: nothing up to @epoch will ever be run here. In the journal before it is said; a record
+ * that says as much is there if the journal is past it.
  */
 void Step::nothing_of(u64 epoch, Msg answer)
 {
 	if (m.high < epoch) {
-		journal(Kind::Discarded, epoch, true);
+		journal(Kind::Discarded, epoch, false);
 		m.gone = false;
 		enter(m.state == State::Receiving && m.epoch > epoch ? State::Receiving : State::Empty,
 		      max_of(m.epoch, epoch));
@@ -26,7 +26,7 @@ void Step::discard_asked(u64 epoch)
 	if (m.state == State::Verifying || m.state == State::Starting)
 		return;
 	if (mine) {
-		journal(Kind::Discarded, epoch, true);
+		journal(Kind::Discarded, epoch, false);
 		out_.add(Act::ImageDrop);
 		m.digest = {};
 		enter(State::Empty, epoch);
@@ -50,7 +50,7 @@ void Step::image_end(const Event &ev)
 		return;
 	}
 	m.digest = ev.digest;
-	journal(Kind::Complete, m.epoch, true, 0, m.digest);
+	journal(Kind::Complete, m.epoch, false, 0, m.digest);
 	enter(State::Complete, m.epoch);
 	send(Msg::Prepared, m.epoch, m.digest);
 }
@@ -96,7 +96,7 @@ void Step::verified(const Event &ev)
 			enter(State::Complete, m.epoch);
 			return send(Msg::Ask, m.epoch, m.digest);
 		}
-		journal(Kind::Discarded, m.epoch, true);
+		journal(Kind::Discarded, m.epoch, false);
 		out_.add(Act::ImageDrop);
 		m.digest = {};
 		enter(State::Empty, m.epoch);
@@ -110,7 +110,7 @@ void Step::verified(const Event &ev)
 		return;
 	}
 	/* The right to run it stays here, but there is nothing to run. */
-	journal(Kind::Started, m.epoch, true);
+	journal(Kind::Started, m.epoch, false);
 	m.vm = Vm::None;
 	enter(State::Active, m.epoch);
 	report(Report::Crashed);
@@ -145,7 +145,8 @@ void Step::standby_message(const Event &ev)
 	case Msg::Commit:
 		if ((m.state == State::Complete || off(Guard::CommitState)) && guard(Guard::CommitEpoch, this_epoch))
 			return take_over();
-		if (m.state == State::Void || (m.state == State::Claiming && m.gone))
+		/* It ran here, and is gone. */
+		if (m.gone && ev.epoch < m.epoch)
 			return send(Msg::Gone, m.epoch);
 		if (m.state != State::Complete && m.state != State::Receiving)
 			nothing_of(ev.epoch, Msg::Empty);
@@ -159,15 +160,13 @@ void Step::standby_message(const Event &ev)
 	case Msg::Discard:
 		return discard_asked(ev.epoch);
 	case Msg::Ask:
-		if (!m.gone)
-			return;
-		if (guard(Guard::GoneVoidEpoch, this_epoch))
-			return send(Msg::Gone, ev.epoch);
-		return send(Msg::Discard, ev.epoch);
+		if (m.gone)
+			send(Msg::Gone, m.epoch);
+		return;
 	case Msg::Running:
 		if ((m.gone || m.state == State::Claiming) && ev.epoch >= m.high) {
 			m.gone = false;
-			journal(Kind::Discarded, max_of(m.high, ev.epoch - 1), true);
+			journal(Kind::Discarded, max_of(m.high, ev.epoch - 1), false);
 			enter(State::Empty, m.high);
 		}
 		return;
@@ -181,7 +180,7 @@ void Step::standby_message(const Event &ev)
 	case Msg::Claim:
 		return claimed(ev);
 	case Msg::Yield:
-		if (guard(Guard::YieldState, m.state == State::Claiming) && guard(Guard::YieldEpoch, ev.epoch == m.claim))
+		if (guard(Guard::YieldEpoch, ev.epoch == m.claim) && m.claim != 0)
 			cold_start(m.claim);
 		return;
 	default:
@@ -201,9 +200,8 @@ void Step::claimed(const Event &ev)
 		return;
 	if (m.state == State::Receiving)
 		out_.add(Act::ImageDrop);
-	m.claim = 0;
 	/* Void stays Void until somebody is seen to run: the claim may come to nothing. */
-	journal(m.gone ? Kind::Void : Kind::Discarded, ev.epoch, true);
+	journal(m.gone ? Kind::Void : Kind::Discarded, ev.epoch, false);
 	enter(m.gone ? State::Void : State::Empty, ev.epoch);
 	send(Msg::Yield, ev.epoch);
 }
@@ -213,7 +211,6 @@ void Step::cold_start(u64 epoch)
 	m.gone = m.barred = false;
 	m.how = rec_cold;
 	m.digest = {};
-	m.claim = 0;
 	m.failed = false;
 	journal(Kind::Run, epoch, true, rec_cold);
 	enter(State::Starting, epoch);
