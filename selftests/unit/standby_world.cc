@@ -173,7 +173,7 @@ const char *Runner::carry_out(World &w, unsigned i, const Choice &c)
 		case Act::ImageDrop:
 			if (h.part[0] == h.part[1] && h.part[0] == 2 * w.gen + 1 && w.h[1 - i].committed == w.gen)
 				bad = "N7: a released image is thrown away";
-			h.part[0] = h.part[1] = h.image_epoch = 0;
+			/* Nobody wipes it. */
 			break;
 		case Act::Verify:
 			h.verifying = 1;

@@ -7,6 +7,7 @@
  *   N4 the primary never runs what it has released
  *   N5 if nobody runs, a side is in a state that reports what it waits for
  *   N6 from there, once nothing fails any more, one runs, or a side is void
+ *   N7 an image that was released is not thrown away
  * and each guard of the machine, switched off, must be found by this.
  *
  * RDT_STANDBY_DEEP=1: more failures, messages and epochs at once; minutes to hours, gigabytes.
@@ -189,7 +190,7 @@ struct Result {
 };
 
 /* Where a search begins: much is found sooner in the middle of a handover. */
-enum class From : u8 { New, Linked, Complete, Released, Void, OldProof, OldGone, Claimed };
+enum class From : u8 { New, Linked, Complete, Released, Void, OldProof, OldGone, OldCommit, Claimed };
 struct Scripted {
 	Do what;
 	u8 host, arg;
@@ -231,6 +232,11 @@ const Script scripts[] = {
 		Script{gets(0, Msg::Ask), gets(1, Msg::Gone), on(1, Do::VmmLoaded), on(1, Do::Loaded), on(1, Do::Trigger)} +
 		sends(1) + Script{gets(1, Msg::Prepared), gets(0, Msg::Commit), on(0, Do::VmmLoaded), on(0, Do::Loaded),
 				  gets(1, Msg::Running), on(0, Do::Trigger)} + sends(0),
+	/* The VM goes to host 1 and back, and is Sealed(3): the first COMMIT still lies there. */
+	linked + Script{on(0, Do::Trigger)} + sends(0) + Script{gets(0, Msg::Prepared)} + taken +
+		Script{gets(0, Msg::Running), on(1, Do::Trigger)} + sends(1) +
+		Script{gets(1, Msg::Prepared), gets(0, Msg::Commit), on(0, Do::VmmLoaded), on(0, Do::Loaded),
+		       gets(1, Msg::Running), on(0, Do::Trigger)} + sends(0),
 	/* Host 0 is fenced, comes back, claims, and sends. The proof has not arrived. */
 	linked + Script{on(0, Do::Fence), on(0, Do::Start)} + linked +
 		Script{on(0, Do::Promote), gets(1, Msg::Claim), gets(0, Msg::Yield), on(0, Do::Loaded), on(0, Do::Trigger),
@@ -272,7 +278,8 @@ public:
 		/* What was under way is lost, but for what the search is about. */
 		u8 n = 0;
 		for (unsigned k = 0; k < first_state_.nr; k++)
-			if (begin == From::OldGone && first_state_.ch[k].msg == u8(Msg::Gone))
+			if ((begin == From::OldGone && first_state_.ch[k].msg == u8(Msg::Gone)) ||
+			    (begin == From::OldCommit && first_state_.ch[k].msg == u8(Msg::Commit) && first_state_.ch[k].src == 0))
 				first_state_.ch[n++] = first_state_.ch[k];
 		for (unsigned k = n; k < first_state_.nr; k++)
 			first_state_.ch[k] = {};
@@ -431,52 +438,135 @@ Result search(const Bounds &b, Guard off_guard = Guard::None, std::size_t max = 
 	return r;
 }
 
-bool deep()
-{
-	return std::getenv("RDT_STANDBY_DEEP") != nullptr;
-}
+/* crashes, fences, faults, room, epochs, bounded mode, cluster */
+struct Space {
+	const char *name;
+	From begin;
+	Bounds bounds;
+};
 
-void exhausts(const Bounds &b)
+class StandbyModel : public testing::TestWithParam<Space> {};
+class StandbyModelDeep : public testing::TestWithParam<Space> {};
+
+void exhausts(const Space &s, unsigned rest)
 {
-	const Result r = search(b);
+	const Result r = search(s.bounds, Guard::None, ~std::size_t{0}, rest, s.begin);
 
 	std::cout << "# " << r.states << " states, " << r.steps << " steps" << std::endl;
 	EXPECT_EQ(r.bad, "") << r.trace;
 	EXPECT_TRUE(r.all);
 }
 
-/* crashes, fences, faults, room, epochs, bounded, cluster */
-TEST(StandbyModel, F4_messages)
+TEST_P(StandbyModel, F4_never_two)
 {
-	exhausts({0, 0, 0, 3, 4, false, false});
+	exhausts(GetParam(), 4);
 }
 
-TEST(StandbyModel, F4_deep)
+TEST_P(StandbyModelDeep, F4_never_two)
 {
-	if (!deep())
-		GTEST_SKIP();
-	exhausts({1, 1, 1, 3, 4, true, true});
+	if (std::getenv("RDT_STANDBY_DEEP") == nullptr)
+		GTEST_SKIP() << "RDT_STANDBY_DEEP=1";
+	exhausts(GetParam(), 16);
 }
 
-TEST(StandbyModel, Probe)
+const auto name_of = [](const auto &info) {
+	return std::string(info.param.name);
+};
+
+INSTANTIATE_TEST_SUITE_P(F4, StandbyModel, testing::Values(
+	Space{"messages", From::New, {0, 0, 0, 3, 2, false, false}},
+	Space{"messages_two_attempts", From::New, {0, 0, 0, 2, 3, false, false}},
+	Space{"crash", From::New, {1, 0, 0, 2, 2, false, false}},
+	Space{"crash_when_released", From::Released, {1, 0, 0, 2, 3, false, false}},
+	Space{"fencing_and_cluster", From::Complete, {0, 1, 0, 2, 2, false, true}},
+	Space{"vmm_dies", From::New, {0, 0, 1, 2, 2, true, false}},
+	Space{"crash_and_vmm_dies", From::Released, {1, 0, 1, 2, 2, false, false}},
+	Space{"bounded", From::Linked, {0, 0, 0, 2, 3, true, false}},
+	Space{"disk", From::Void, {0, 0, 0, 2, 3, false, true}},
+	Space{"late_proof", From::OldProof, {0, 1, 0, 2, 2, false, false}},
+	Space{"late_gone", From::OldGone, {0, 1, 0, 2, 4, false, false}},
+	Space{"late_proof_at_standby", From::Claimed, {0, 1, 0, 2, 4, false, false}}), name_of);
+
+INSTANTIATE_TEST_SUITE_P(F4, StandbyModelDeep, testing::Values(
+	Space{"messages", From::New, {0, 0, 0, 3, 4, false, false}},
+	Space{"crash", From::New, {1, 0, 0, 2, 3, false, false}},
+	Space{"two_crashes", From::Linked, {2, 0, 0, 2, 2, false, false}},
+	Space{"crash_and_fencing", From::Linked, {1, 1, 0, 2, 2, false, false}},
+	Space{"fencing_and_cluster", From::New, {0, 1, 0, 2, 3, false, true}},
+	Space{"two_fencings", From::Linked, {0, 2, 0, 2, 2, false, true}},
+	Space{"crash_fencing_and_cluster", From::Linked, {1, 1, 0, 2, 2, false, true}},
+	Space{"bounded_crash_and_vmm_dies", From::Linked, {1, 0, 1, 2, 2, true, false}},
+	Space{"fencing_and_vmm_dies", From::Linked, {0, 1, 1, 2, 2, false, false}},
+	Space{"disk_and_crash", From::Void, {1, 0, 0, 2, 4, false, true}},
+	Space{"late_proof_and_crash", From::OldProof, {1, 1, 0, 2, 2, false, false}},
+	Space{"all", From::Linked, {1, 1, 1, 2, 2, true, true}}), name_of);
+
+/* A guard, and where its absence shows. */
+struct Mutant {
+	const char *name;
+	Guard guard;
+	From begin;
+	Bounds bounds;
+};
+
+class StandbyMutant : public testing::TestWithParam<Mutant> {};
+
+TEST_P(StandbyMutant, F4_is_found)
 {
-	Bounds b{};
-	const char *e = std::getenv("P");
-	unsigned v[7] = {1, 0, 0, 3, 3, 0, 0};
-	if (e) sscanf(e, "%u,%u,%u,%u,%u,%u,%u", v, v+1, v+2, v+3, v+4, v+5, v+6);
-	b = {u8(v[0]), u8(v[1]), u8(v[2]), u8(v[3]), u8(v[4]), v[5] != 0, v[6] != 0};
-	exhausts(b);
+	const Mutant &m = GetParam();
+	const Result r = search(m.bounds, m.guard, 2000000, 4, m.begin);
+
+	EXPECT_NE(r.bad, "") << r.states << " states, and nothing is wrong without it";
+	std::cout << "# " << r.states << " states: " << r.bad << std::endl;
+	/* And it is the guard's absence that shows. */
+	const Result whole = search(m.bounds, Guard::None, 2 * r.states, 4, m.begin);
+	EXPECT_EQ(whole.bad, "") << whole.trace;
 }
 
-TEST(StandbyModel, Explore)
-{
-	const char *e = std::getenv("G");
-	unsigned g = 0, f = 0, v[7] = {};
-	sscanf(e, "%u:%u:%u,%u,%u,%u,%u,%u,%u", &g, &f, v, v+1, v+2, v+3, v+4, v+5, v+6);
-	Bounds b = {u8(v[0]), u8(v[1]), u8(v[2]), u8(v[3]), u8(v[4]), v[5] != 0, v[6] != 0};
-	const Result r = search(b, Guard(g), 1000000, 1, From(f));
-	std::cout << e << ": " << r.states << " states: " << r.bad << std::endl;
-	if (std::getenv("V")) std::cout << r.trace;
-}
+/* Every one has its search. */
+const Mutant mutants[] = {
+	{"Linked", Guard::Linked, From::Linked, {0, 1, 0, 2, 3, false, true}},
+	{"FromBoot", Guard::FromBoot, From::Linked, {0, 1, 0, 2, 3, false, true}},
+	{"ToBoot", Guard::ToBoot, From::Void, {0, 1, 0, 2, 3, false, true}},
+	{"DeadPeer", Guard::DeadPeer, From::Linked, {0, 1, 0, 2, 3, false, true}},
+	{"PreparedEpoch", Guard::PreparedEpoch, From::New, {0, 0, 0, 2, 2, false, false}},
+	{"DiscardedEpoch", Guard::DiscardedEpoch, From::Complete, {0, 1, 0, 2, 3, false, false}},
+	{"EmptyEpoch", Guard::EmptyEpoch, From::Complete, {0, 1, 0, 2, 3, false, false}},
+	{"FencedBoot", Guard::FencedBoot, From::OldProof, {0, 1, 0, 2, 2, false, false}},
+	{"BarredResume", Guard::BarredResume, From::Released, {1, 0, 0, 2, 2, false, false}},
+	{"SealedNoResume", Guard::SealedNoResume, From::Complete, {0, 1, 0, 2, 2, false, false}},
+	{"AbortNoRelease", Guard::AbortNoRelease, From::Complete, {0, 0, 0, 2, 2, false, false}},
+	{"ReleasedNoResume", Guard::ReleasedNoResume, From::Released, {0, 0, 0, 2, 2, false, false}},
+	{"RunningEpoch", Guard::RunningEpoch, From::New, {0, 0, 0, 2, 2, false, false}},
+	{"CommitBeforeAnew", Guard::CommitBeforeAnew, From::Linked, {0, 0, 0, 2, 3, true, false}},
+	{"BeginEpoch", Guard::BeginEpoch, From::Linked, {0, 0, 0, 2, 2, false, false}},
+	{"EndWhole", Guard::EndWhole, From::Linked, {0, 0, 0, 2, 2, false, false}},
+	{"EndDigest", Guard::EndDigest, From::Linked, {0, 0, 0, 2, 3, true, false}},
+	{"EndEpoch", Guard::EndEpoch, From::Linked, {0, 0, 0, 2, 2, false, false}},
+	{"CommitState", Guard::CommitState, From::Linked, {1, 0, 0, 2, 2, false, false}},
+	{"CommitEpoch", Guard::CommitEpoch, From::OldCommit, {0, 1, 0, 2, 4, false, false}},
+	{"GoneEpoch", Guard::GoneEpoch, From::OldGone, {0, 1, 0, 2, 4, false, false}},
+	{"TakeFencedBoot", Guard::TakeFencedBoot, From::Claimed, {0, 1, 0, 2, 4, false, false}},
+	{"VerifyImage", Guard::VerifyImage, From::Complete, {1, 0, 1, 2, 2, false, false}},
+	{"ColdProof", Guard::ColdProof, From::New, {0, 0, 0, 2, 2, false, true}},
+	{"ColdBoot", Guard::ColdBoot, From::Linked, {0, 1, 0, 2, 3, false, true}},
+	{"YieldEpoch", Guard::YieldEpoch, From::Void, {0, 0, 0, 2, 4, false, true}},
+	{"WriteRun", Guard::WriteRun, From::Complete, {1, 0, 0, 2, 2, false, false}},
+	{"WriteFrozen", Guard::WriteFrozen, From::Linked, {1, 1, 0, 2, 2, false, false}},
+	{"WriteSealed", Guard::WriteSealed, From::Complete, {1, 1, 0, 2, 2, false, false}},
+	{"WriteAborting", Guard::WriteAborting, From::Complete, {1, 0, 0, 2, 2, false, false}},
+	{"WriteReleased", Guard::WriteReleased, From::Released, {1, 0, 0, 2, 2, false, false}},
+	{"WriteVoid", Guard::WriteVoid, From::Linked, {1, 0, 1, 2, 2, false, false}},
+	{"WriteComplete", Guard::WriteComplete, From::Complete, {1, 0, 0, 2, 2, false, false}},
+	{"WriteDiscarded", Guard::WriteDiscarded, From::Complete, {1, 1, 0, 2, 2, false, false}},
+	{"WriteStarted", Guard::WriteStarted, From::Released, {1, 0, 1, 2, 2, false, false}},
+	{"WritePeer", Guard::WritePeer, From::OldProof, {1, 1, 0, 2, 2, false, false}},
+	{"SyncRun", Guard::SyncRun, From::Released, {1, 0, 0, 2, 3, false, false}},
+	{"SyncFrozen", Guard::SyncFrozen, From::Linked, {1, 0, 0, 2, 2, false, false}},
+	{"RebootRun", Guard::RebootRun, From::Linked, {0, 1, 0, 2, 3, false, true}},
+};
+static_assert(sizeof(mutants) / sizeof(mutants[0]) == unsigned(Guard::Nr) - 1);
+
+INSTANTIATE_TEST_SUITE_P(F4, StandbyMutant, testing::ValuesIn(mutants), name_of);
 
 } // namespace

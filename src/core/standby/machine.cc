@@ -126,7 +126,8 @@ void Step::same_boot(const Record &r, Vm vm)
 			return;
 		if (vm == Vm::Kept && !(image && r.kind == Kind::Run))
 			return go();
-		if (guard(Guard::StartedTwice, r.kind == Kind::Run) && (image || cold)) {
+		/* An image that has run is older than the VM was: it is not loaded again. */
+		if (r.kind == Kind::Run && (image || cold)) {
 			m.how = cold ? rec_cold : rec_image;
 			enter(State::Starting, r.epoch);
 			if (vm == Vm::Stopped)

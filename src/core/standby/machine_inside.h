@@ -39,12 +39,10 @@ enum class Guard : u8 {
 	GoneEpoch,
 	TakeFencedBoot, /* standby starts: it was the primary's boot */
 	VerifyImage,	/* after a restart of the agent the image is hashed anew */
-	StartedTwice,	/* an image that has run is not loaded again */
 	/* from the disk */
 	ColdProof,
 	ColdBoot,	/* ... of the right boot */
 	YieldEpoch,
-	ClaimHigh,
 	/* records: written at all, */
 	WriteRun,
 	WriteFrozen,

@@ -193,7 +193,7 @@ void Step::claimed(const Event &ev)
 {
 	if (m.state == State::Complete)
 		return send(Msg::Ask, m.epoch, m.digest);
-	if (!guard(Guard::ClaimHigh, ev.epoch > m.high))
+	if (ev.epoch <= m.high)
 		return send(Msg::Empty, m.high);
 	/* Both claim: the higher one, else that of the higher boot. */
 	if (m.state == State::Claiming && (ev.epoch < m.claim || (ev.epoch == m.claim && ev.from < boot_)))
