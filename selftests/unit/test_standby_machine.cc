@@ -407,7 +407,7 @@ TEST(StandbyMachine, F4_running)
 	EXPECT_EQ(s.step({.ev = Ev::LoadFailed}), "");
 	EXPECT_EQ(s.got(Msg::Commit, 1), "");
 	EXPECT_EQ(s.promote(0), "verify");
-	EXPECT_EQ(s.step({.ev = Ev::Verified, .whole = false, .digest = {}}), "J:started2");
+	EXPECT_EQ(s.step({.ev = Ev::Verified, .whole = false, .digest = {}}), "j:started2");
 	EXPECT_NE(s.reports.find("not there"), std::string::npos);
 	EXPECT_EQ(s.promote(0), "J:run3 boot");
 	EXPECT_EQ(s.step({.ev = Ev::Loaded}), "j:started3");
