@@ -481,7 +481,7 @@ INSTANTIATE_TEST_SUITE_P(F4, StandbyModel, testing::Values(
 	Space{"fencing_and_cluster", From::Complete, {0, 1, 0, 2, 2, false, true}},
 	Space{"vmm_dies", From::New, {0, 0, 1, 2, 2, true, false}},
 	Space{"crash_and_vmm_dies", From::Released, {1, 0, 1, 2, 2, false, false}},
-	Space{"bounded", From::Linked, {0, 0, 0, 2, 3, true, false}},
+	Space{"bounded", From::Linked, {0, 0, 0, 3, 2, true, false}},
 	Space{"disk", From::Void, {0, 0, 0, 2, 3, false, true}},
 	Space{"late_proof", From::OldProof, {0, 1, 0, 2, 2, false, false}},
 	Space{"late_gone", From::OldGone, {0, 1, 0, 2, 4, false, false}},
