@@ -5,8 +5,8 @@
  * Both sides are one machine: a standby that runs the VM *is* the primary of the next epoch, and the old primary
  * becomes its standby. A function of (state, event, time): it does no I/O, it asks for it. The agent carries out the
  * actions of a step in their order, each to its end before the next, and hands in no other event between them:
- *  - Act::Journal: written (write(2) has returned) before anything behind it; with sync, on the disk. It fails: nothing behind it is done, and
- *    Event::JournalFailed is the next event;
+ *  - Act::Journal: written (write(2) has returned) before anything behind it; with sync, on the disk. It fails: nothing
+ *    behind it is done, and Event::JournalFailed is the next event;
  *  - Act::Send may be lost: everything is said again (LinkUp, Tick) until it is answered;
  *  - VmStop fails because the VMM is dead: go on, and tell with VmDied or VmLost afterwards.
  * The agent may die between any two actions: start() goes on from the journal.
