@@ -196,6 +196,31 @@ const char *Runner::carry_out(World &w, unsigned i, const Choice &c)
 	return nullptr;
 }
 
+/*
+ * Has a VM run of which the journal does not know? Nobody can help it if its host dies now: such deaths are left out.
+ */
+static bool ran_unseen(const Host &h)
+{
+	const Kind k = Kind(h.disk[h.unsynced].kind);
+
+	return h.vm == u8(Vm::Running) && (k == Kind::Sealed || k == Kind::Aborting);
+}
+
+/* A cont at the monitor: of a VM that was stopped to be sent. */
+bool Runner::let_run(World &w, const Choice &c)
+{
+	Host &h = w.h[c.host];
+	const Kind k = Kind(h.disk[h.unsynced].kind);
+
+	if (!b_.monitor || w.faults == 0 || h.vm != u8(Vm::Stopped) || w.h[1 - c.host].vm == u8(Vm::Running) ||
+	    (k != Kind::Frozen && k != Kind::Sealed && k != Kind::Aborting) || (c.host_dies != 0 && c.dies == 1))
+		return false;
+	w.faults--;
+	h.vm = u8(Vm::Running);
+	h.gen = ++w.gen;
+	return true;
+}
+
 /* The event of a choice, if it can happen; what the world does by itself before the machine hears of it. */
 bool Runner::event(World &w, const Choice &c, Event &ev)
 {
@@ -271,9 +296,12 @@ bool Runner::event(World &w, const Choice &c, Event &ev)
 	case Do::PromoteProof:
 		ev = {.ev = Ev::Promote, .from = h.proof};
 		return b_.cluster && h.proof != 0;
+	case Do::Ran:
+		ev = {.ev = Ev::VmRan};
+		return let_run(w, c);
 	case Do::VmDied:
 	case Do::VmLost:
-		if (w.faults == 0 || h.vm == u8(Vm::None) || (c.what == Do::VmDied && h.vm == u8(Vm::Kept)))
+		if (b_.monitor || w.faults == 0 || h.vm == u8(Vm::None) || (c.what == Do::VmDied && h.vm == u8(Vm::Kept)))
 			return false;
 		w.faults--;
 		/* A VMM that has loaded and not run yet has no state of its own. */
@@ -330,7 +358,7 @@ const char *Runner::step(World &w, const Choice &c, bool *able)
 		}
 		return nullptr;
 	case Do::HostDies:
-		if ((*able = h.on && w.crashes && c.arg <= h.unsynced)) {
+		if ((*able = h.on && w.crashes && c.arg <= h.unsynced && !ran_unseen(h))) {
 			w.crashes--;
 			host_dies(w, c.host, c.arg);
 		}
@@ -345,7 +373,7 @@ const char *Runner::step(World &w, const Choice &c, bool *able)
 		}
 		return nullptr;
 	case Do::Start:
-		if (!(*able = !h.up))
+		if (!(*able = !h.up && !(ran_unseen(h) && c.host_dies != 0 && c.dies == 1)))
 			return nullptr;
 		begin_again(w, c.host);
 		return carry_out(w, c.host, c);
@@ -377,6 +405,11 @@ const char *Runner::step(World &w, const Choice &c, bool *able)
 			o.part[c.arg & 1] = content;
 		return nullptr;
 	}
+	case Do::Ran:
+		if (h.up)
+			break;
+		*able = let_run(w, c);
+		return nullptr;
 	default:
 		break;
 	}
@@ -407,6 +440,7 @@ void Runner::choices(const World &w, std::vector<Choice> &out) const
 		if (!h.up) {
 			add(Do::Start);
 			add(Do::Damage);
+			add(Do::Ran);
 		} else {
 			for (u8 k = 0; k < w.nr; k++)
 				if (w.ch[k].src != i)
@@ -451,7 +485,7 @@ std::string Runner::text(const World &w, const Choice &c)
 {
 	static constexpr const char *names[] = {"gets", "link up", "tick", "trigger", "abort", "copy", "sent", "loaded",
 						"load failed", "verified", "fenced", "promote", "promote with proof",
-						"VMM dies", "VM lost", "page", "VMM has loaded", "image damaged",
+						"is let run", "VMM dies", "VM lost", "page", "VMM has loaded", "image damaged",
 						"agent dies", "host dies", "agent starts", "is fenced"};
 	std::string s = std::string(1, char('a' + c.host)) + " " + names[unsigned(c.what)];
 

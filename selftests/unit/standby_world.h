@@ -73,6 +73,7 @@ static_assert(std::is_trivially_copyable_v<World> && alignof(World) == 1);
 enum class Do : u8 {
 	Deliver,    /* arg: which */
 	LinkUp, Tick, Trigger, Abort, Copy, Sent, Loaded, LoadFailed, Verified, Fenced, Promote, PromoteProof,
+	Ran,	/* somebody lets a VM run that was stopped */
 	VmDied, VmLost, /* faults of the VMM */
 	Part,	    /* arg: part; bit 1: content from before the stop */
 	VmmLoaded,  /* the VMM has finished a load */
@@ -95,6 +96,7 @@ struct Bounds {
 	u8 crashes, fences, faults, room, epochs;
 	bool bounded;	/* mode: copies while the VM runs */
 	bool cluster;	/* promotes */
+	bool monitor = false; /* somebody says cont; one of the faults */
 };
 
 inline u64 boot_of(unsigned host, u8 boot)
@@ -112,7 +114,8 @@ inline Digest digest_of(u8 content)
 
 inline Mem pack(const Machine::Memory &m)
 {
-	return {u8(m.state), u8(m.vm), u8(m.link | m.barred << 1 | m.abort << 2 | m.copying << 3 | m.gone << 4 | m.failed << 5), m.how,
+	return {u8(m.state), u8(m.vm), u8(m.link | m.barred << 1 | m.abort << 2 | m.copying << 3 | m.gone << 4 | m.failed << 5 |
+			m.ran << 6), m.how,
 		u8(m.epoch), u8(m.high), u8(m.floor), u8(m.claim), u8(m.peer), u8(m.dead), m.digest.byte[0]};
 }
 
@@ -128,6 +131,7 @@ inline Machine::Memory unpack(const Mem &p)
 	m.copying = p.flags & 8;
 	m.gone = p.flags & 16;
 	m.failed = p.flags & 32;
+	m.ran = p.flags & 64;
 	m.how = p.how;
 	m.epoch = p.epoch;
 	m.high = p.high;
@@ -202,6 +206,7 @@ private:
 	const char *vm_runs(World &w, unsigned i);
 	void write(Host &h, const Action &a);
 	void put(World &w, const Message &m, u8 evict);
+	bool let_run(World &w, const Choice &c);
 	static void agent_dies(Host &h);
 	static void host_dies(World &w, unsigned i, unsigned keep);
 	void begin_again(World &w, unsigned i);

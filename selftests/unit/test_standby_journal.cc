@@ -144,6 +144,33 @@ TEST(StandbyJournal, AnyBitThatFlipsUndoesItsRecord)
 	}
 }
 
+/* A newer agent has been here: what it promised last is not known, and the record before it is no answer. */
+TEST(StandbyJournal, ALastRecordOfANewerVersionIsCorrupt)
+{
+	const auto reseal = [](File &f, u64 at, unsigned byte, u8 value) {
+		u8 *p = f.bytes.data() + at;
+
+		p[byte] = value;
+		const u32 crc = crc32c(0x42534452, p + 4, Journal::record_bytes - 4);
+		for (unsigned i = 0; i < 4; i++)
+			p[i] = u8(crc >> 8 * i);
+	};
+	for (const bool last : {true, false})
+		for (unsigned n = 2; n < 140; n++)
+			for (const bool kind : {true, false}) {
+				File f;
+				Journal j;
+				u64 at = 0;
+				for (u64 i = 1; i <= n; i++) {
+					const u64 here = f.write(i);
+					if (i == n || (!last && i == n - 1))
+						at = i == n && !last ? at : here;
+				}
+				reseal(f, at, kind ? 5 : 4, kind ? 15 : 2);
+				ASSERT_EQ(f.load(j), last ? Status::Corrupt : Status::Ok) << n;
+			}
+}
+
 TEST(StandbyJournal, AShortFileIsReadAsFarAsItGoes)
 {
 	File f;

@@ -413,9 +413,57 @@ TEST(StandbyMachine, F4_running)
 	EXPECT_EQ(s.step({.ev = Ev::Loaded}), "j:started3");
 	/* Both: then none. */
 	s.running();
-	EXPECT_EQ(s.got(Msg::Running, 2), "stop");
+	EXPECT_EQ(s.got(Msg::Running, 2), "stop j:void2");
 	EXPECT_EQ(s.m.state(), State::Stuck);
 	EXPECT_EQ(s.step({.ev = Ev::Trigger}), "");
+	/* An agent that is begun again does not let it go on. */
+	EXPECT_EQ(s.restart(Vm::Stopped), "");
+	EXPECT_EQ(s.m.state(), State::Void);
+}
+
+/* A monitor's cont while the VM is being handed over. */
+TEST(StandbyMachine, F4_somebody_lets_it_run)
+{
+	const Event ran = {.ev = Ev::VmRan};
+	Side s;
+
+	s.active();
+	EXPECT_EQ(s.step(ran), "");
+	s.frozen();
+	EXPECT_EQ(s.step(ran), "stop J:frozen2 begin2 stream");
+	EXPECT_EQ(s.sent(1, 5), "") << "of before";
+	s.sealed();
+	EXPECT_EQ(s.step(ran), "J:aborting1 stop discard1");
+	EXPECT_EQ(s.last.flags, rec_ran);
+	EXPECT_EQ(s.got(Msg::Prepared, 1, 5), "discard1") << "never COMMIT";
+	EXPECT_EQ(s.got(Msg::Discarded, 1), "J:frozen2 begin2 stream");
+	EXPECT_EQ(s.last.flags, 0);
+	/* The agent dies, and finds it running; then the host. */
+	s.sealed();
+	EXPECT_EQ(s.restart(Vm::Running), "J:aborting1 stop");
+	EXPECT_EQ(s.restart(Vm::None, 99), "j:void2");
+	EXPECT_EQ(s.link(), "");
+	EXPECT_EQ(s.got(Msg::Ask, 1), "discard1") << "GONE would let the image run";
+	/* Another VM in its place, on its disk: the image is stale, and there is nothing else. */
+	s.sealed();
+	EXPECT_EQ(s.step({.ev = Ev::VmLost}), "");
+	EXPECT_EQ(s.step(ran), "J:aborting1 stop discard1");
+	EXPECT_EQ(s.got(Msg::Discarded, 1), "j:void1");
+	s.released();
+	EXPECT_EQ(s.step(ran), "stop");
+	EXPECT_NE(s.reports, "");
+	EXPECT_EQ(s.m.state(), State::Released);
+	s.complete();
+	EXPECT_EQ(s.step(ran), "stop");
+	EXPECT_EQ(s.m.state(), State::Complete);
+	EXPECT_EQ(s.got(Msg::Commit, 1), "J:run2 load");
+	EXPECT_EQ(s.step(ran), "stop");
+	/* Stopped, not begun from the disk: whether it has run before is the agent's to know. */
+	s.active();
+	EXPECT_EQ(s.step({.ev = Ev::VmLost}), "");
+	EXPECT_EQ(s.promote(0), "J:run2 boot");
+	EXPECT_EQ(s.restart(Vm::Stopped), "boot");
+	EXPECT_EQ(s.step(ran), "");
 }
 
 TEST(StandbyMachine, F4_void_and_the_disk)
@@ -444,7 +492,7 @@ TEST(StandbyMachine, F4_void_and_the_disk)
 	EXPECT_EQ(s.link(), "");
 	EXPECT_EQ(s.got(Msg::Claim, 1), "empty1");
 	EXPECT_EQ(s.got(Msg::Claim, 4), "j:void4 yield4");
-	EXPECT_EQ(s.got(Msg::Ask, 1), "gone4");
+	EXPECT_EQ(s.got(Msg::Ask, 1), "discard1");
 	/* Two claim: the higher boot's counts. */
 	EXPECT_EQ(s.promote(0), "claim5");
 	EXPECT_EQ(s.got(Msg::Claim, 4), "empty4");

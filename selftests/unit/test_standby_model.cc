@@ -483,6 +483,8 @@ INSTANTIATE_TEST_SUITE_P(F4, StandbyModel, testing::Values(
 	Space{"crash_and_vmm_dies", From::Released, {1, 0, 1, 2, 2, false, false}},
 	Space{"bounded", From::Linked, {0, 0, 0, 3, 2, true, false}},
 	Space{"disk", From::Void, {0, 0, 0, 2, 3, false, true}},
+	Space{"let_run", From::Linked, {0, 0, 1, 2, 3, false, false, true}},
+	Space{"let_run_and_crash", From::Complete, {1, 0, 1, 2, 2, false, false, true}},
 	Space{"late_proof", From::OldProof, {0, 1, 0, 2, 2, false, false}},
 	Space{"late_gone", From::OldGone, {0, 1, 0, 2, 4, false, false}},
 	Space{"late_proof_at_standby", From::Claimed, {0, 1, 0, 2, 4, false, false}}), name_of);
@@ -499,6 +501,7 @@ INSTANTIATE_TEST_SUITE_P(F4, StandbyModelDeep, testing::Values(
 	Space{"fencing_and_vmm_dies", From::Linked, {0, 1, 1, 2, 2, false, false}},
 	Space{"disk_and_crash", From::Void, {1, 0, 0, 2, 4, false, true}},
 	Space{"late_proof_and_crash", From::OldProof, {1, 1, 0, 2, 2, false, false}},
+	Space{"let_run_and_crash", From::Complete, {1, 0, 1, 2, 3, false, false, true}},
 	Space{"all", From::Linked, {1, 1, 1, 2, 2, true, true}}), name_of);
 
 /* A guard, and where its absence shows. */
@@ -538,6 +541,8 @@ const Mutant mutants[] = {
 	{"AbortNoRelease", Guard::AbortNoRelease, From::Complete, {0, 0, 0, 2, 2, false, false}},
 	{"ReleasedNoResume", Guard::ReleasedNoResume, From::Released, {0, 0, 0, 2, 2, false, false}},
 	{"RunningEpoch", Guard::RunningEpoch, From::New, {0, 0, 0, 2, 2, false, false}},
+	{"RanSealed", Guard::RanSealed, From::Complete, {0, 0, 1, 2, 3, false, false, true}},
+	{"RanRebooted", Guard::RanRebooted, From::Complete, {1, 0, 1, 2, 4, false, false, true}},
 	{"CommitBeforeAnew", Guard::CommitBeforeAnew, From::Linked, {0, 0, 0, 2, 3, true, false}},
 	{"BeginEpoch", Guard::BeginEpoch, From::Linked, {0, 0, 0, 2, 2, false, false}},
 	{"EndWhole", Guard::EndWhole, From::Linked, {0, 0, 0, 2, 2, false, false}},

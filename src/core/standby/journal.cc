@@ -18,13 +18,18 @@ constexpr bool known(Kind k)
 	return k >= Kind::Run && k <= Kind::Discarded;
 }
 
-bool unpack(const u8 *p, Record *rec, u16 *seq)
+bool whole(const u8 *p)
 {
-	if (get32(p) != crc32c(seed, p + 4, Journal::record_bytes - 4) || p[4] != version)
+	return get32(p) == crc32c(seed, p + 4, Journal::record_bytes - 4);
+}
+
+/* False: of a version, or of a kind, that is not known here. */
+bool unpack(const u8 *p, Record *rec)
+{
+	if (p[4] != version)
 		return false;
 	rec->kind = static_cast<Kind>(p[5] & 15);
 	rec->flags = static_cast<u8>(p[5] >> 4);
-	*seq = get16(p + 6);
 	rec->epoch = get64(p + 8);
 	rec->boot = get64(p + 16);
 	rec->peer = get64(p + 24);
@@ -55,27 +60,26 @@ u32 crc32c(u32 start, const void *p, usize n)
 Status Journal::load(const void *file, usize n)
 {
 	const u8 *p = static_cast<const u8 *>(file);
-	bool found = false, zero = true;
+	bool found = false, understood = false, zero = true;
 
 	n = min_of(n, usize{file_bytes});
 	for (usize i = 0; i < n && zero; i++)
 		zero = p[i] == 0;
 	*this = {};
 	for (unsigned i = 0; (usize{i} + 1) * record_bytes <= n; i++) {
-		Record rec;
-		u16 seq;
+		const u8 *at = p + usize{i} * record_bytes;
+		const u16 seq = get16(at + 6);
 
-		if (!unpack(p + usize{i} * record_bytes, &rec, &seq))
-			continue;
-		if (found && static_cast<u16>(seq - seq_) >= 0x8000)
+		if (!whole(at) || (found && static_cast<u16>(seq - seq_) >= 0x8000))
 			continue;
 		found = true;
-		last_ = rec;
+		/* A newer program's promise is one, too: the one before it is not the last. */
+		understood = unpack(at, &last_);
 		seq_ = seq;
 		slot_ = i;
 	}
 	if (found)
-		return Status::Ok;
+		return understood ? Status::Ok : Status::Corrupt;
 	return zero ? Status::None : Status::Corrupt;
 }
 

@@ -65,6 +65,7 @@ enum class Kind : u8 {
 /* Flags of a record, 4 bits. */
 inline constexpr u8 rec_image = 1;  /* Run: from the image of epoch - 1, whose digest is in the record */
 inline constexpr u8 rec_cold = 2;   /* Run: from the disk */
+inline constexpr u8 rec_ran = 8;    /* Aborting: the VM has run since: the image must never, whatever becomes of this host */
 inline constexpr u8 rec_barred = 4; /* Frozen, Sealed, Aborting: COMMIT of an epoch before went out: never resume */
 
 /**
@@ -96,7 +97,8 @@ public:
 	 *	were zero.
 	 *
 	 * Ok: it is in last(). None: a file of zeroes, or empty: a VM that was never here. Corrupt: there is something,
-	 * but no whole record of a version that is known: fail closed, nothing is known about this VM.
+	 * but no whole record, or the last one is of a version that is not known: fail closed, nothing is known about
+	 * this VM.
 	 */
 	Status load(const void *file, usize n);
 

@@ -104,6 +104,7 @@ void Step::start(const Record *last, Vm vm, bool primary)
 	}
 	m.high = last->epoch;
 	m.barred = (last->flags & rec_barred) != 0;
+	m.ran = (last->flags & rec_ran) != 0;
 	m.digest = last->digest;
 	if (last->boot == boot_) {
 		m.peer = last->peer;
@@ -130,7 +131,8 @@ void Step::same_boot(const Record &r, Vm vm)
 		if (r.kind == Kind::Run && (image || cold)) {
 			m.how = cold ? rec_cold : rec_image;
 			enter(State::Starting, r.epoch);
-			if (vm == Vm::Stopped)
+			/* It has been loaded. From the disk, Act::VmBoot knows whether it ever ran. */
+			if (vm == Vm::Stopped && image)
 				return loaded();
 			out_.add(cold ? Act::VmBoot : Act::Verify);
 			return;
@@ -147,7 +149,9 @@ void Step::same_boot(const Record &r, Vm vm)
 	case Kind::Aborting:
 		enter(r.kind == Kind::Frozen ? State::Frozen :
 		      r.kind == Kind::Sealed ? State::Sealed : State::Aborting, r.epoch);
-		/* Died behind the record, before it had stopped the VM. */
+		/* Frozen: died behind the record, before it had stopped the VM. Else nobody here has let it run. */
+		if (vm == Vm::Running && m.state != State::Frozen)
+			return ran();
 		if (vm == Vm::Running) {
 			out_.add(Act::VmStop);
 			m.vm = Vm::Stopped;
@@ -210,8 +214,12 @@ void Step::other_boot(const Record &r)
 	}
 	m.vm = Vm::None;
 	m.gone = true;
-	journal(Kind::Void, r.epoch, false);
-	enter(State::Void, r.epoch);
+	m.ran = false;
+	/* GONE names the epoch whose image may run. */
+	const u64 e = (r.flags & rec_ran) != 0 && !off(Guard::RanRebooted) ? next_epoch() : r.epoch;
+
+	journal(Kind::Void, e, false);
+	enter(State::Void, e);
 	report(Report::HostRebooted);
 }
 
@@ -270,14 +278,16 @@ void Step::say_again()
 
 void Step::tick()
 {
-	const bool waits = holding() || m.state == State::Released || m.state == State::Complete;
+	const bool waits = holding() || m.state == State::Released || m.state == State::Complete ||
+			   (m.state == State::Starting && m.failed);
 
 	if (m.state == State::Frozen && !m.link && c.link_ms != 0 && now_ - m.down_ms >= c.link_ms && can_resume())
 		return resume(false);
 	if (m.link && now_ - m.said_ms >= c.repeat_ms)
 		say_again();
 	if (waits && now_ - m.told_ms >= c.report_ms)
-		report(m.state == State::Complete ? Report::WaitsForPrimary : Report::WaitsForPeer);
+		report(m.state == State::Starting ? Report::LoadFailed :
+		       m.state == State::Complete ? Report::WaitsForPrimary : Report::WaitsForPeer);
 }
 
 void Step::message(const Event &ev)
@@ -336,6 +346,8 @@ void Step::event(const Event &ev)
 		if (m.state == State::Active && m.vm == Vm::None)
 			m.vm = Vm::Running;
 		return;
+	case Ev::VmRan:
+		return ran();
 	case Ev::Loaded:
 		if (m.state == State::Starting)
 			loaded();

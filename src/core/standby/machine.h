@@ -113,6 +113,7 @@ enum class Ev : u8 {
 	VmDied,	       /* the VMM is dead, memory is kept */
 	VmLost,	       /* and memory is not kept; or the VM ended by itself */
 	VmUp,	       /* a VM runs here that was not there before (its unit started it) */
+	VmRan,	       /* somebody has let a VM run that must not: a monitor's cont. It may run still */
 	Loaded,	       /* Act::VmLoad, VmBoot: done */
 	LoadFailed,
 	Verified,      /* Act::Verify: @digest of what is there, @whole */
@@ -226,6 +227,7 @@ public:
 		bool copying = false; /* Active: bounded mode, BEGIN is out */
 		bool gone = false;   /* Void, Claiming: what ran here is gone: answers GONE(epoch) */
 		bool failed = false; /* Starting: it did not; promote tries again */
+		bool ran = false;    /* Aborting: the VM has run since the image was made, rec_ran */
 		u8 how = 0;	     /* Starting: rec_image or rec_cold */
 		u64 epoch = 0;
 		u64 high = 0;	     /* the highest epoch in the journal */

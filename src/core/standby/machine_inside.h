@@ -28,6 +28,8 @@ enum class Guard : u8 {
 	AbortNoRelease, /* Aborting: PREPARED is answered with DISCARD */
 	ReleasedNoResume,
 	RunningEpoch,
+	RanSealed,	/* a VM that somebody let run: its image is discarded, */
+	RanRebooted,	/* ... also if this host goes down behind that */
 	CommitBeforeAnew, /* Released: only EMPTY of this epoch frees it */
 	/* standby */
 	BeginEpoch,
@@ -107,6 +109,7 @@ private:
 	void resume(bool say_discard);
 	void discard();
 	void lost();
+	void ran();
 	void vm_gone(bool kept);
 	void say_again();
 	void fenced(u64 from);
@@ -148,7 +151,7 @@ private:
 	}
 	[[nodiscard]] u8 bar() const
 	{
-		return m.barred ? rec_barred : u8{0};
+		return static_cast<u8>((m.barred ? rec_barred : 0) | (m.ran ? rec_ran : 0));
 	}
 
 	const Machine::Config &c;

@@ -17,7 +17,7 @@ void Step::go()
 		out_.add(Act::VmStop);
 		m.vm = Vm::Stopped;
 	}
-	m.copying = false;
+	m.copying = m.ran = false;
 	m.abort = false;
 	m.digest = {};
 	enter(State::Frozen, e);
@@ -48,10 +48,55 @@ void Step::anew()
 
 	const u64 e = next_epoch();
 
+	m.ran = false;
 	journal(Kind::Frozen, e, true, bar());
 	m.digest = {};
 	enter(State::Frozen, e);
 	begin_again();
+}
+
+/*
+ * Somebody has let the VM run, at its monitor: what was sent is older than the VM, and its disk has moved on. Sealed:
+ * the image may be whole at the standby and is discarded. That is on the disk before the VM is stopped, or an agent
+ * or a host that dies now would find a VM that has stood all the time.
+ */
+void Step::ran()
+{
+	switch (m.state) {
+	case State::Active:
+	case State::Stuck:
+		return;
+	case State::Frozen:
+		/* END was never sent. Another epoch: what is on its way is not of this memory. */
+		out_.add(Act::VmStop);
+		m.vm = m.vm == Vm::Kept ? Vm::None : Vm::Stopped;
+		return anew();
+	case State::Sealed:
+	case State::Aborting:
+		if (off(Guard::RanSealed)) {
+			out_.add(Act::VmStop);
+			return;
+		}
+		m.ran = true;
+		journal(Kind::Aborting, m.epoch, true, bar(), m.digest);
+		out_.add(Act::VmStop);
+		/* With None it was another VM, which a unit has started; but on the same disk. */
+		if (m.vm != Vm::None)
+			m.vm = m.vm == Vm::Kept ? Vm::None : Vm::Stopped;
+		enter(State::Aborting, m.epoch);
+		return send(Msg::Discard, m.epoch);
+	case State::Released:
+		out_.add(Act::VmStop);
+		return report(Report::TwoRun);
+	case State::Starting:
+		/* From its disk it is what is waited for. */
+		if (m.how == rec_image)
+			out_.add(Act::VmStop);
+		return;
+	default:
+		out_.add(Act::VmStop);
+		return;
+	}
 }
 
 /* In the journal: a VMM that is started here later must not be taken for the VM. */
@@ -60,7 +105,7 @@ void Step::lost()
 	m.vm = Vm::None;
 	m.gone = true;
 	m.digest = {};
-	m.barred = false;
+	m.barred = m.ran = false;
 	journal(Kind::Void, m.epoch, false);
 	enter(State::Void, m.epoch);
 	report(Report::Lost);
@@ -88,7 +133,7 @@ void Step::resume(bool say_discard)
 	journal(Kind::Run, e, true);
 	out_.add(Act::VmCont);
 	m.vm = Vm::Running;
-	m.abort = false;
+	m.abort = m.ran = false;
 	m.digest = {};
 	enter(State::Active, e);
 	if (say_discard)
@@ -263,6 +308,8 @@ void Step::active_message(const Event &ev)
 		/* Both: cannot be, unless someone vouched for a fencing that was none. Then rather none. */
 		out_.add(Act::VmStop);
 		m.vm = Vm::Stopped;
+		/* Or the agent, begun again, would let it go on. */
+		journal(Kind::Void, m.epoch, false);
 		m.state = State::Stuck;
 		return report(Report::TwoRun);
 	default:
@@ -275,7 +322,7 @@ void Step::handed_over(u64 epoch, Report why)
 {
 	out_.add(Act::VmDrop);
 	m.vm = Vm::None;
-	m.barred = m.abort = false;
+	m.barred = m.abort = m.ran = false;
 	m.digest = {};
 	journal(Kind::Discarded, epoch, false);
 	enter(State::Empty, epoch);

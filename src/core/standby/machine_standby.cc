@@ -160,6 +160,9 @@ void Step::standby_message(const Event &ev)
 	case Msg::Discard:
 		return discard_asked(ev.epoch);
 	case Msg::Ask:
+		/* An image of an epoch that this host had gone on from is no answer to what is gone. */
+		if (m.gone && ev.epoch < m.epoch)
+			return send(Msg::Discard, ev.epoch);
 		if (m.gone)
 			send(Msg::Gone, m.epoch);
 		return;
