@@ -7,6 +7,7 @@
 #define UAPI_LAYOUT_H
 
 #include <linux/redoubt.h>
+#include <linux/redoubt_standby.h>
 
 #define SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type)
 #define AT(type, field, offset) \
@@ -47,5 +48,15 @@ AT(rdt_event, flags, 96);
 SIZE(rdt_ring, 288);
 AT(rdt_ring, data_offset, 16);
 AT(rdt_ring, count, 32);
+
+SIZE(rdt_sb_register, 48);
+AT(rdt_sb_register, vcpu_fds, 8);
+AT(rdt_sb_register, uuid, 16);
+AT(rdt_sb_register, id, 36);
+SIZE(rdt_sb_range, 16);
+SIZE(rdt_sb_slot, 32);
+AT(rdt_sb_slot, id, 24);
+SIZE(rdt_sb_stream_info, 40);
+AT(rdt_sb_stream_info, portid, 32);
 
 #endif
