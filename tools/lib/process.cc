@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -98,6 +99,34 @@ ProcessVm take_vm(Sys &sys, pid_t pid, std::optional<int> number)
 	if (link_target("/proc/self/fd/" + std::to_string(fd.get())) != sys.vm_link())
 		throw Error(what + " is not a KVM VM");
 	return {std::move(fd), *number};
+}
+
+std::vector<Fd> take_vcpus(pid_t pid)
+{
+	const std::string link = "anon_inode:kvm-vcpu:", path = "/proc/" + std::to_string(pid) + "/fd";
+	const Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+	std::unique_ptr<DIR, int (*)(DIR *)> dir(opendir(path.c_str()), closedir);
+	std::map<uint64_t, Fd> found;		// by the vCPU's number: duplicates are one
+	std::vector<Fd> out;
+
+	if (!pidfd || !dir)
+		throw Error("process " + std::to_string(pid), errno);
+	while (const dirent *entry = readdir(dir.get())) {
+		const auto number = parse_number(entry->d_name);
+		const std::string target = number ? link_target(path + "/" + entry->d_name) : "";
+		const auto vcpu = target.starts_with(link) ? parse_number(target.substr(link.size())) : std::nullopt;
+
+		if (!vcpu)
+			continue;
+		Fd fd(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), static_cast<int>(*number), 0)));
+		if (!fd)
+			throw Error("descriptor " + std::string(entry->d_name) + " of process " + std::to_string(pid), errno);
+		if (link_target("/proc/self/fd/" + std::to_string(fd.get())) == target)
+			found[*vcpu] = std::move(fd);
+	}
+	for (auto &[number, fd] : found)
+		out.push_back(std::move(fd));
+	return out;
 }
 
 } // namespace redoubt::client

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include <sys/types.h>
 
@@ -20,5 +21,8 @@ struct ProcessVm {
 
 // @number: which descriptor; without it the process must have exactly one VM.
 ProcessVm take_vm(Sys &sys, pid_t pid, std::optional<int> number);
+
+// All vCPUs of a process with one VM, in the order of their numbers.
+std::vector<Fd> take_vcpus(pid_t pid);
 
 } // namespace redoubt::client

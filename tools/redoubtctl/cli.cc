@@ -96,6 +96,8 @@ struct Arguments {
 	bool any_mode = false;
 	std::vector<std::string> manifests, values;
 	std::string bdf, on, direct;
+	StandbyOptions standby;
+	PlanOptions plan;
 };
 
 uint64_t number(const std::string &text)
@@ -336,8 +338,49 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	sub->add_option("--direct", args.direct, "on|off: has the device the guest's queues until a migration begins")
 		->check(switch_check());
 
+	group = add_group("standby", "VMs whose memory another host takes over; by redoubtd");
+	StandbyOptions &standby = args.standby;
+	group->add_option("--socket", standby.socket, "redoubtd's, " + standby.socket);
+	const auto add_standby = [&](const char *name, const char *text, int (*action)(Context &, const StandbyOptions &), bool vm_needed = true) {
+		CLI::App *to = add_to(*group, name, text, [&standby, action](Context &ctx) { return action(ctx, standby); });
+
+		if (action != standby_list && action != standby_pair)
+			to->add_option("VM", standby.vm, "its name in redoubtd's configuration")->required(vm_needed);
+		return to;
+	};
+	const auto add_boot = [&](CLI::App *to) {
+		return to->add_option("BOOT", standby.boot, "of the peer, as status shows it: proven dead")->check([](const std::string &text) {
+			return text.size() == 16 && parse_number("0x" + text) ? "" : "'" + text + "' is not 16 hexadecimal digits";
+		});
+	};
+	add_standby("list", "all of them, a line each", standby_list);
+	add_standby("status", "how far it is, and what it waits for", standby_status, false);
+	sub = add_standby("go", "hand it over now", standby_go);
+	sub->add_flag("--force", standby.force, "freeze it also when the standby cannot be reached");
+	sub->add_option("--wait", standby.wait_s, "SECONDS until it runs again, on either host")->check(CLI::Range(0.0, 1e9));
+	add_standby("abort", "let it go on here, if the standby has not been told to run it", standby_abort);
+	add_standby("check", "can it be handed over; if not, for which device or option", standby_check);
+	add_boot(add_standby("fenced", "the peer is dead: its power was cut, or it was reset", standby_fenced))->required();
+	add_boot(add_standby("promote", "run it here, if nothing speaks against it", standby_promote));
+	sub = add_to(*group, "plan", "what fits into a battery and a link, post-fail", [&](Context &ctx) { return standby_plan(ctx, args.plan); });
+	sub->add_option("--battery", args.plan.battery_s, "SECONDS that the full battery is rated for, at the host's load")
+		->required()->check(CLI::Range(1.0, 1e7));
+	sub->add_option("--rate", args.plan.rate_mib, "MIB a second that the link carries, measured")->required()->check(CLI::Range(0.001, 1e7));
+	sub->add_option("--fixed", args.plan.fixed_s, "SECONDS that a hand-over takes beside the pages (5)")->check(CLI::Range(0.0, 1e7));
+	sub->add_option("--margin", args.plan.margin_s, "SECONDS to be left over (5)")->check(CLI::Range(0.0, 1e7));
+	sub->add_option("VM", args.plan.vms, "NAME:MIB[:PRIORITY], MIB of memory that is not zero")->required();
+	sub = add_standby("pair", "make this host's key and certificate, print its fingerprint", standby_pair);
+	CLI::Option *own_name = sub->add_option("NAME", standby.name, "this host's, as \"me\" in the configuration")->check([](const std::string &text) {
+		return text.find('/') == std::string::npos && text[0] != '.' ? "" : "'" + text + "' is no name for a file";
+	});
+	sub->add_option("--directory", standby.directory, standby.directory)->check(CLI::ExistingDirectory);
+	own_name->excludes(sub->add_option("--show", standby.show, "only print the fingerprint of this certificate, the peer's"));
+	CLI::App *pair_command = sub;
+
 	try {
 		app.parse(argc, argv);
+		if (pair_command->parsed() && standby.name.empty() && standby.show.empty())
+			throw CLI::RequiredError("NAME or --show");
 		if (export_command->parsed() && args.json && args.file.empty())
 			throw CLI::RequiredError("--json goes with --output, which");
 		if (import_command->parsed() && args.key == "-" && args.file.empty())

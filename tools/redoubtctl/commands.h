@@ -51,6 +51,20 @@ struct SecretOptions {
 	std::optional<double> timeout_s;
 };
 
+struct StandbyOptions {
+	std::string socket = "/run/redoubt/standby.sock";
+	std::string vm;
+	std::string boot;			// of the peer, 16 hexadecimal digits
+	bool force = false;
+	double wait_s = 0;
+	std::string name, directory = "/etc/redoubt/keys", show;	// pair
+};
+
+struct PlanOptions {
+	double battery_s = 0, fixed_s = 5, margin_s = 5, rate_mib = 0;
+	std::vector<std::string> vms;		// NAME:MIB[:PRIORITY]
+};
+
 int status(Context &ctx);
 int attach(Context &ctx, int pid, std::optional<int> vm_fd, const QuotaOptions &quota);
 int detach(Context &ctx, const std::string &vm, bool force);
@@ -87,6 +101,18 @@ int device_migratable(Context &ctx, const std::string &bdf, bool on, std::option
 // secret.cc
 int secret_install(Context &ctx, const SecretOptions &options);
 int secret_serve(Context &ctx, const SecretOptions &options);
+
+// standby.cc: what redoubtd does
+int standby_list(Context &ctx, const StandbyOptions &options);
+int standby_status(Context &ctx, const StandbyOptions &options);
+int standby_go(Context &ctx, const StandbyOptions &options);
+int standby_abort(Context &ctx, const StandbyOptions &options);
+int standby_fenced(Context &ctx, const StandbyOptions &options);
+int standby_promote(Context &ctx, const StandbyOptions &options);
+int standby_check(Context &ctx, const StandbyOptions &options);
+int standby_pair(Context &ctx, const StandbyOptions &options);
+// plan.cc
+int standby_plan(Context &ctx, const PlanOptions &options);
 
 // The whole program: parses the arguments, runs the command, maps what goes
 // wrong to one line on @err and an exit status.

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// /etc/redoubt/standby.json. Read once, at the start; whatever is not understood
+// is an error with the place and the reason, never left aside.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace redoubt::agent {
+
+using Uuid = std::array<uint8_t, 16>;
+std::string to_string(const Uuid &uuid);
+
+enum class Role { primary, standby };
+enum class Source { netlink, map };
+enum class Compress { automatic, off, lz4 };
+
+struct VmConfig {
+	std::string name;
+	Uuid uuid;
+	std::string qmp;		// path of QEMU's monitor socket
+	std::string ram;		// the memory backend's file
+	Role role;			// where the VM runs when all is well
+	Source pages = Source::map;
+	unsigned priority = 1;		// of several: the lowest number goes first
+};
+
+struct PeerConfig {
+	std::string name;
+	std::string address;		// a number, no name: a frozen path asks no resolver
+	uint16_t port;
+	std::string certificate;
+};
+
+struct Config {
+	std::string me;
+	std::string state;		// directory of the journals
+	std::string socket;
+	std::string listen_address;
+	uint16_t listen_port;
+	std::string key, certificate;
+	PeerConfig peer;
+	std::vector<VmConfig> vms;
+	Compress compress = Compress::automatic;
+	std::chrono::seconds link_patience{10};	// a frozen VM resumes after so long without its standby
+	std::chrono::seconds prepare_limit{30};	// for QEMU to stop and to write its state
+
+	// Who calls whom is decided by the names: one of the two, never both.
+	bool caller() const { return me < peer.name; }
+};
+
+// Both throw client::Error.
+Config parse_config(const std::string &text);
+Config read_config(const std::string &path);
+
+} // namespace redoubt::agent

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// One VM on this host: the machine of src/core/standby decides, this carries out.
+//
+// The actions of a step are done in their order, each to its end, and no event is
+// handed in between: stopping a VM or letting it go on takes QEMU's answer, so both
+// actions and events wait in queues.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <standby/machine.h>
+
+#include "check.h"
+#include "config.h"
+#include "genl.h"
+#include "journal.h"
+#include "loop.h"
+#include "memory.h"
+#include "peer.h"
+#include "primary.h"
+#include "saved.h"
+#include "standby.h"
+#include "vmm.h"
+
+namespace redoubt::agent {
+
+class Keeper {
+public:
+	using Answer = std::function<void(const std::string &error)>;
+
+	Keeper(Loop &loop, const Config &config, const VmConfig &vm, const StateDirectory &directory, uint64_t boot, Peer &peer);
+	~Keeper();
+	Keeper(const Keeper &) = delete;
+
+	void start();
+	const VmConfig &vm() const { return vm_; }
+	sb::Uuid wire_uuid() const;
+
+	// Of the link
+	void link_up(uint64_t boot);
+	void link_down();
+	void message(const sb::Header &h, const sb::Body &body);
+	// There is something to send, and room for it.
+	bool sending() const { return sender_ && sender_->busy(); }
+	void pump() { sender_->pump(); }
+
+	// Commands. @answer: once, empty if it was done.
+	void go(bool force, Answer answer);
+	void abort(Answer answer);
+	void fenced(uint64_t boot, Answer answer);
+	void promote(uint64_t boot, Answer answer);
+	void check(Checked answer) { check_vm(vmm_.qmp(), vmm_.pid(), vm_, std::move(answer)); }
+	Json status() const;
+
+private:
+	// The machine
+	void begin_later();
+	void begin();
+	void restart();
+	void hand_in(sb::Event event);
+	void next_event();
+	void next_action();
+	void act(const sb::Action &a);
+	void settle();
+	void tick();
+	uint64_t now() const;
+	sb::Vm what_is_there() const;
+	std::string unknown_vmm() const;
+	// The journal has a VM that is being sent, or was.
+	bool held_record() const;
+	void read_state();
+	void note_state();
+	void forget_state();
+	// Somebody has let the VM run, which this host may not.
+	void let_run();
+	void prepared(const sb::Event &event);
+	bool takes_image() const;
+	// Why the image cannot be stored, or loaded; empty: it can.
+	std::string unfit() const;
+	void begin_anew();
+
+	// Actions
+	void write_journal(const sb::Action &a);
+	void send(const sb::Action &a);
+	void vm_stop();
+	void vm_cont();
+	void vm_load();
+	void vm_boot();
+	void boot_fresh();
+	void stream(uint64_t epoch);
+	void resend();
+	// All is under way: Ev::Sent, when the standby has it. Before, this attempt can be taken
+	// back without asking anybody.
+	void confirm();
+	void send_lacks(uint64_t epoch);
+	void report(sb::Report r);
+	// An attempt that cannot go on: the VM goes on here, if it may.
+	void give_up(const std::string &why);
+
+	// QEMU
+	void vmm_changed();
+	void vmm_died();
+	bool open_memory();
+	void hold();
+	void make_sender();
+	bool make_receiver();
+	void stage(const char *name);
+
+	Loop &loop_;
+	const Config &config_;
+	const VmConfig &vm_;
+	uint64_t boot_;
+	Peer &peer_;
+	JournalFile journal_;
+	sb::Machine machine_;
+	Vmm vmm_;
+
+	bool begun_ = false, acting_ = false, stepping_ = false;
+	bool booting_ = false, boot_asked_ = false;
+	// The image's QEMU is another than the one it was put together for: it is looked at anew.
+	bool anew_ = false, verifying_ = false;
+	pid_t image_pid_ = 0;
+	std::optional<uint64_t> link_;		// the peer's boot
+	std::deque<sb::Action> actions_;
+	std::deque<sb::Event> events_;
+	Loop::Timer tick_ = 0, begin_ = 0, retry_ = 0;
+
+	std::unique_ptr<RamFile> ram_;
+	std::unique_ptr<Hold> hold_;
+	pid_t held_ = 0;			// the VMM that was tried to be held
+	std::unique_ptr<PageSource> source_;
+	std::unique_ptr<Sender> sender_;
+	std::unique_ptr<Receiver> receiver_;
+	// The device state of a VM that has not run since, or none
+	std::vector<uint8_t> state_;
+	bool state_saved_ = false, saving_ = false;
+	bool stale_ = false;			// the VM has run since saving_ began
+	Saved saved_;				// whose it is; of an agent before this one, too
+	uint64_t stream_epoch_ = 0;
+	std::optional<sb::Digest> unconfirmed_;
+	// Of the LACKS that the machine is at, and of the one that waits
+	std::vector<sb::Run> lacks_runs_, lacks_next_;
+	uint32_t lacks_flags_ = 0;
+	unsigned resends_ = 0, attempts_ = 0;
+	std::optional<Loop::Clock::time_point> stop_since_;
+
+	// For people
+	sb::Report last_report_ = sb::Report::None;
+	Loop::Clock::time_point reported_;
+	std::string trouble_;
+	Progress sent_;				// of a sender that is no more
+	Loop::Clock::time_point began_;
+	std::vector<std::pair<std::string, uint64_t>> stages_;	// of the attempt, us since its begin
+};
+
+} // namespace redoubt::agent
