@@ -8,7 +8,7 @@ define HELP
 make              all: modules and tools
 make modules      build/<6.1|6.12>/redoubt*.ko and guest-driver/redoubt_guest.ko
 make guest        the guest's driver only; it needs no KVM
-make tools        redoubtctl
+make tools        redoubtctl, redoubtd
 make guest-tools  libredoubt, redoubt-domain, the key service: for the guest
 make setup        install and fetch what the build and the lab need (Debian 12)
 make unit         tests that need no virtual machine
@@ -18,8 +18,9 @@ make check-long   the full test matrix, with long stress
 make demo         watch a guest defend itself; ARCH=npt (AMD) or ept (Intel)
 make demo-domains watch a guest's root go for keys in a domain and in code; ARCH= likewise
 make demo-migration watch a VM with a passed-through NVMe controller move between two hosts
+make demo-standby watch a database outlive the power of its host, which has a UPS and a standby
 make bench        measure; writes build/bench.json
-make install      redoubt*.ko, redoubtctl and the udev rule, into this machine
+make install      redoubt*.ko, redoubtctl, redoubtd and its unit, the udev rule, into this machine
 make guest-install   redoubt_guest.ko and its udev rule, into this machine
 make guest-tools-install   libredoubt and the key service, with the kit to write domains
 make clean
@@ -30,7 +31,7 @@ DESTDIR=, PREFIX=   where to install
 endef
 
 all: modules tools
-.PHONY: all modules guest tools guest-tools guest-tools-install setup unit lint check check-long demo demo-domains demo-migration bench install guest-install clean help
+.PHONY: all modules guest tools guest-tools guest-tools-install setup unit lint check check-long demo demo-domains demo-migration demo-standby bench install guest-install clean help
 
 # ---------------------------------------------------------------------------
 # A kernel goes by its first two numbers. kdir is where its headers are, root the
@@ -84,7 +85,7 @@ modules: $(KERNELS:%=host-%) guest
 guest: $(KERNELS:%=guest-%)
 
 tools:
-	+@$(MAKE) --no-print-directory -C tools/redoubtctl O=$(abspath $(BUILD))/tools
+	+@for d in redoubtctl redoubtd; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools || exit; done
 
 # What runs in the guest's user space, and in domains
 guest-parts := libredoubt keyservice
@@ -102,7 +103,7 @@ unit-layout-%: mirror-%
 unit-core:
 	+@$(MAKE) -C selftests/unit BUILD=$(abspath $(BUILD)) check
 unit-tools:
-	+@$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools check
+	+@for d in redoubtctl redoubtd; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools check || exit; done
 unit-guest-tools:
 	+@for d in $(guest-parts); do \
 		$(MAKE) --no-print-directory -s -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools check || exit; done
@@ -140,7 +141,7 @@ check-long:
 	@selftests/run --long --unit $(RUN)
 
 ARCH ?= npt
-demo demo-domains demo-migration:
+demo demo-domains demo-migration demo-standby:
 	@scripts/$@ --arch $(ARCH)
 
 bench: setup
@@ -156,8 +157,11 @@ guest-install-%: guest-%
 modules_install = CONFIG_MODULE_SIG_ALL= INSTALL_MOD_STRIP=1 INSTALL_MOD_PATH=$(DESTDIR) modules_install
 
 install: $(KERNELS:%=install-%) tools
-	+$(MAKE) -C tools/redoubtctl O=$(abspath $(BUILD))/tools install
+	+for d in redoubtctl redoubtd; do $(MAKE) -C tools/$$d O=$(abspath $(BUILD))/tools install || exit; done
+	install -D -m 644 scripts/redoubtd.service $(DESTDIR)/usr/lib/systemd/system/redoubtd.service
 	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
+	install -D -m 755 scripts/redoubt-vm $(DESTDIR)/usr/lib/ocf/resource.d/redoubt/redoubt-vm
+	install -D -m 755 scripts/redoubt-notify $(DESTDIR)$(or $(PREFIX),/usr/local)/sbin/redoubt-notify
 guest-install: $(KERNELS:%=guest-install-%)
 	install -D -m 644 scripts/61-redoubt-guest.rules $(DESTDIR)/usr/lib/udev/rules.d/61-redoubt-guest.rules
 guest-tools-install: guest-tools

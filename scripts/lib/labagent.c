@@ -7,7 +7,8 @@
  *   labagent serve tty:/dev/ttyS1 one command over a serial line (Bochs)
  *   labagent park tty:/dev/ttyS1  says 'P' and waits for 'C'
  *   labagent serve vsock:PORT     any number of commands, one a connection
- *   labagent exec  vsock:CID:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]
+ *   labagent serve tcp:PORT       likewise; for a VM that may be on another host tomorrow
+ *   labagent exec  vsock:CID:PORT|tcp:ADDRESS:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]
  *       -w  keep trying to connect for S seconds, as long as process PID lives
  *       -t  give up after S seconds in all, with status 124
  *
@@ -24,9 +25,12 @@
  * execvp() as they are, no shell in between.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -337,14 +341,51 @@ static int open_tty(const char *path)
 	return tcsetattr(fd, TCSANOW, &t) ? -1 : fd;
 }
 
-static void serve_vsock(unsigned int port)
-{
-	struct sockaddr_vm addr = { .svm_family = AF_VSOCK, .svm_port = port,
-				    .svm_cid = VMADDR_CID_ANY };
-	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+/* vsock's or TCP's */
+union address {
+	struct sockaddr any;
+	struct sockaddr_vm vsock;
+	struct sockaddr_in tcp;
+};
 
-	if (fd < 0 || bind(fd, (void *)&addr, sizeof(addr)) || listen(fd, 16))
-		die("vsock");
+static int open_socket(const union address *addr)
+{
+	int on = 1, fd = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd >= 0 && addr->any.sa_family == AF_INET &&
+	    (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+	     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))))
+		die("tcp");
+	return fd;
+}
+
+/* PROTOCOL:[ADDRESS:]PORT, the address where it is to be connected to */
+static int parse_address(const char *text, int local, union address *addr)
+{
+	unsigned int cid = VMADDR_CID_ANY, port;
+	char ip[16] = "0.0.0.0";
+
+	memset(addr, 0, sizeof(*addr));
+	if (local ? sscanf(text, "vsock:%u", &port) == 1 : sscanf(text, "vsock:%u:%u", &cid, &port) == 2) {
+		addr->vsock.svm_family = AF_VSOCK;
+		addr->vsock.svm_cid = cid;
+		addr->vsock.svm_port = port;
+		return 0;
+	}
+	if (local ? sscanf(text, "tcp:%u", &port) == 1 : sscanf(text, "tcp:%15[0-9.]:%u", ip, &port) == 2) {
+		addr->tcp.sin_family = AF_INET;
+		addr->tcp.sin_port = htons(port);
+		return inet_pton(AF_INET, ip, &addr->tcp.sin_addr) == 1 ? 0 : -1;
+	}
+	return -1;
+}
+
+static void serve(const char *what, const union address *addr)
+{
+	int fd = open_socket(addr);
+
+	if (fd < 0 || bind(fd, &addr->any, sizeof(*addr)) || listen(fd, 16))
+		die(what);
 	signal(SIGCHLD, SIG_IGN);
 	for (;;) {
 		int c = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
@@ -389,17 +430,16 @@ static void on_alarm(int sig)
 	_exit(124);
 }
 
-static int connect_vsock(unsigned int cid, unsigned int port, int wait, int pid)
+static int connect_to(const union address *addr, int wait, int pid)
 {
-	struct sockaddr_vm addr = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
 	time_t end = time(NULL) + wait;
 
 	do {
-		int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int fd = open_socket(addr);
 
 		if (fd < 0)
 			return -1;
-		if (!connect(fd, (void *)&addr, sizeof(addr)))
+		if (!connect(fd, &addr->any, sizeof(*addr)))
 			return fd;
 		close(fd);
 		usleep(100000);
@@ -448,14 +488,14 @@ static int client(int fd, int argc, char **argv)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: labagent serve port:NAME|tty:PATH|vsock:PORT\n"
-			"       labagent exec vsock:CID:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]\n");
+	fprintf(stderr, "usage: labagent serve port:NAME|tty:PATH|vsock:PORT|tcp:PORT\n"
+			"       labagent exec vsock:CID:PORT|tcp:ADDRESS:PORT [-w S] [-p PID] [-t S] -- CMD [ARG...]\n");
 	return 125;
 }
 
 int main(int argc, char **argv)
 {
-	unsigned int cid, port;
+	union address addr;
 	int fd = -1, wait = 0, limit = 0, pid = 0, i = 3;
 
 	if (argc < 3)
@@ -475,8 +515,8 @@ int main(int argc, char **argv)
 			fd = open_port(argv[2] + 5);
 		else if (!strncmp(argv[2], "tty:", 4))
 			fd = open_tty(argv[2] + 4);
-		else if (sscanf(argv[2], "vsock:%u", &port) == 1)
-			serve_vsock(port);
+		else if (!parse_address(argv[2], 1, &addr))
+			serve(argv[2], &addr);
 		else
 			return usage();
 		if (fd < 0)
@@ -484,7 +524,7 @@ int main(int argc, char **argv)
 		session(fd);
 		return 0;
 	}
-	if (strcmp(argv[1], "exec") || sscanf(argv[2], "vsock:%u:%u", &cid, &port) != 2)
+	if (strcmp(argv[1], "exec") || parse_address(argv[2], 0, &addr))
 		return usage();
 	for (; i + 1 < argc && argv[i][0] == '-' && argv[i][1] != '-'; i += 2) {
 		if (argv[i][1] == 'w')
@@ -503,7 +543,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGALRM, on_alarm);
 	alarm(limit);
-	fd = connect_vsock(cid, port, wait, pid);
+	fd = connect_to(&addr, wait, pid);
 	if (fd < 0) {
 		fprintf(stderr, "labagent: no answer from the guest: %s\n", strerror(errno));
 		return 125;

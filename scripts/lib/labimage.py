@@ -32,8 +32,8 @@ FORMAT = "9"            # part of every layer's hash: raise it when this file ch
 HOST_MODULES = """
 kvm kvm_amd kvm_intel irqbypass
 virtio_pci virtio_console virtio_blk virtio_net virtio_rng virtio_balloon
-vhost_vsock vhost_net vmw_vsock_virtio_transport tun
-9p 9pnet_virtio overlay loop squashfs isofs ext4 vfat nls_ascii nls_cp437
+vhost_vsock vhost_net vmw_vsock_virtio_transport tun bridge
+9p 9pnet_virtio overlay loop squashfs isofs ext4 crc32c_generic vfat nls_ascii nls_cp437
 ata_piix sd_mod sr_mod nvme
 vfio vfio_pci vfio_iommu_type1 e1000e igb
 msr cpuid configfs

@@ -159,8 +159,15 @@ def migration_suite(name, hosts, test, args="", long=NPT, files=(), boot="nvme",
     return Suite(f"migration/{name}", f"{LIB}/{test} {args}", hosts, long, module="free", boot=boot,
                  lab=("--smp", "1", "--mem", "3072", "--nvme", "3") + lab, overlays=("build/6.1/guest-tests/overlay",),
                  files=(("selftests/migration/*", LIB),
-                        ("selftests/guest/guest-tap", LIB)) + files,
+                        ("selftests/guest/guest-tap", LIB), ("selftests/guest/load-lib", LIB)) + files,
                  needs=(("-C", "selftests/guest"),), **more)
+
+
+def nut_suite():
+    """NUT's own daemons in the emulated host."""
+    return Suite("standby/nut", f"{LIB}/nut-test", (), NPT, module="free", files=(
+        ("selftests/standby/nut-*", LIB), ("selftests/guest/guest-tap", LIB), ("/bin/upsc", "/usr/bin"),
+        *((f"/lib/nut/{daemon}", "/lib/nut") for daemon in ("dummy-ups", "upsd", "upsmon"))), seconds=120)
 
 
 def load_suite(name, hosts, long, options, **more):
@@ -169,6 +176,12 @@ def load_suite(name, hosts, long, options, **more):
                  needs=(("-C", "selftests/load"),), files=(
                      ("selftests/load/load-test", LIB),
                      ("build/{kernel}/selftests/load/*.ko", LIB)), **more)
+
+
+def standby_suite(name, hosts, test, args="", long=ALL, **more):
+    """redoubt_standby.ko on raw VMs: selftests/standby. It needs no redoubt.ko, and must do without."""
+    return Suite(f"standby/{name}", f"{LIB}/test_{test} {args}", hosts, long, module="free",
+                 files=((f"build/standby-tests/test_{test}", LIB),), needs=(("-C", "selftests/standby"),), **more)
 
 
 def suites():
@@ -213,6 +226,18 @@ def suites():
         migration_suite("during", (), "during-test", boot="nvme-during", seconds=400, files=io_tools[:1],
                         lab=("--mem", "4096")),
         migration_suite("fail", (), "fail-test", seconds=300),
+        standby_suite("stream", NPT, "stream", long=NPT, seconds=60),
+        standby_suite("stream-small", (), "stream", "6", long=EPT, seconds=60),
+        standby_suite("killed", ALL, "killed", "2", long=(), seconds=40),
+        standby_suite("killed-often", (), "killed", "100", long=NPT, seconds=300),
+        standby_suite("killed-some", (), "killed", "8", long=EPT, seconds=100),
+        standby_suite("refused", NPT, "refused", seconds=20),
+        standby_suite("hard", NPT, "hard", long=NPT, seconds=60),
+        nut_suite(),
+        # Two agents on one host, a VM whose memory goes by netlink
+        Suite("standby/netlink", f"{LIB}/netlink-test", NPT[:1], NPT, module="free", boot="standby-netlink", seconds=60,
+              lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
+              files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB))),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
@@ -226,13 +251,28 @@ def demo(arch, seconds, **more):
                      needs=(("-C", "selftests/guest"),), **more)
 
 
+def standby_hosts(name, kernels, test, *options, args=(), seconds, **more):
+    """Two emulated hosts: selftests/standby/two"""
+    return HereSuite(f"standby/{name}-{'-'.join(kernels)}", ("selftests/standby/two", *options, *kernels, test, *args), seconds,
+                     arch="npt", kernel=kernels[0], **more)
+
+
 def here():
     labs = [HereSuite(f"lab/{arch}-{kernel}", ("selftests/lab/test_lab.sh", "--arch", arch, "--kernel", kernel),
                       seconds, arch=arch, kernel=kernel)
             for (arch, kernel), seconds in LAB_TEST_SECONDS.items()]
     two = [HereSuite(f"two-hosts/{kernel}", ("selftests/migration/two-hosts", kernel, "3"), 400, arch="npt", kernel=kernel,
                      needs=(("-C", "selftests/guest"),)) for kernel in ("6.1", "6.12")]
-    return labs + two + [
+    database = {"needs": (("-C", "selftests/standby/postgres"),)}
+    standby = [standby_hosts("thread", ("6.1", "6.1"), "thread-test", seconds=150, short=True)]
+    standby += [standby_hosts("cuts", (a, b), "thread-test", args=("12",), seconds=900) for a in BOTH for b in BOTH]
+    standby += [standby_hosts("postgres", (a, b), "postgres-test", "--postgres", args=("25",), seconds=1800, **database)
+                for a, b in (BOTH, BOTH[::-1])]
+    standby += [standby_hosts("power", ("6.12", "6.12"), "power-test", "--postgres", "--primary", "b", seconds=300, **database),
+                standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
+    return labs + two + standby + [
+        HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
+        HereSuite("standby/agent-often", ("selftests/standby/agent-test", "--cuts", "60", "--kills", "40"), 200, needs=(("tools",),)),
         HereSuite("secret/manifest", ("make", "-s", "-C", "selftests/secret", "manifest"), 20, short=True),
         HereSuite("secret/aes", ("make", "-s", "-C", "selftests/secret", "aes"), 10, short=True),
         demo("npt", 40, short=True),
