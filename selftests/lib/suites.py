@@ -163,11 +163,17 @@ def migration_suite(name, hosts, test, args="", long=NPT, files=(), boot="nvme",
                  needs=(("-C", "selftests/guest"),), **more)
 
 
+# NUT's daemons, and what their libraries open only when they run: without, upsmon has no TLS, says nothing and ends.
+NUT = (("/bin/upsc", "/usr/bin"),
+       *((f"/lib/nut/{daemon}", "/lib/nut") for daemon in ("dummy-ups", "upsd", "upsmon")),
+       *((f"/usr/lib/x86_64-linux-gnu/lib{name}", "/lib/x86_64-linux-gnu") for name in
+         ("softokn3.so", "freebl3.so", "freeblpriv3.so", "sqlite3.so.0")))
+
+
 def nut_suite():
     """NUT's own daemons in the emulated host."""
     return Suite("standby/nut", f"{LIB}/nut-test", (), NPT, module="free", files=(
-        ("selftests/standby/nut-*", LIB), ("selftests/guest/guest-tap", LIB), ("/bin/upsc", "/usr/bin"),
-        *((f"/lib/nut/{daemon}", "/lib/nut") for daemon in ("dummy-ups", "upsd", "upsmon"))), seconds=120)
+        ("selftests/standby/nut-*", LIB), ("selftests/guest/guest-tap", LIB), *NUT), seconds=120)
 
 
 def load_suite(name, hosts, long, options, **more):
