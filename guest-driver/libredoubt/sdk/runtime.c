@@ -61,7 +61,8 @@ int rdt_lock(struct rdt_lock *l)
 	uint32_t slot = rdt_slot(), me = (entries[slot] << 8) | (slot + 1);
 
 	for (long tries = 1L << 22; tries; tries--) {
-		uint32_t holder = __atomic_load_n(&l->holder, __ATOMIC_RELAXED);
+		/* before his entries: what is read of them is not older than his hold */
+		uint32_t holder = __atomic_load_n(&l->holder, __ATOMIC_ACQUIRE);
 
 		if (holder) {
 			uint32_t at = (holder & 0xff) - 1, now = __atomic_load_n(&entries[at], __ATOMIC_RELAXED);

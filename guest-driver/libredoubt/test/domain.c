@@ -41,8 +41,10 @@ static long both(int die)
 	if (die)
 		rdt_leave(-RDT_EFAULT);	/* still holding it, as a thread that is killed does */
 	half++;
+	if (counter != half)		/* looked at under the lock: after it they are the next holder's */
+		got = -RDT_EIO;
 	rdt_unlock(&lock);
-	return counter == half ? got : -RDT_EIO;
+	return got;
 }
 
 long rdt_main(uint64_t op, const void *in, size_t in_len, void *out, size_t room)
