@@ -31,20 +31,10 @@ u64 bench_sign(u64 what);
 
 /* ---- a domain --------------------------------------------------------------------- */
 
-static u64 hc_args[5];
-
-static u64 g_hc_args(void)
-{
-	return guest_hc(hc_args[0], hc_args[1], hc_args[2], hc_args[3], hc_args[4]);
-}
-
 static s64 hc(struct vm *vm, const char *what, u64 nr, u64 a, u64 b, u64 c, u64 d)
 {
-	u64 *arg = *vm_var(vm, hc_args);
-	s64 ret;
+	s64 ret = vcpu_hc(&vm->vcpu[0], nr, a, b, c, d);
 
-	arg[0] = nr, arg[1] = a, arg[2] = b, arg[3] = c, arg[4] = d;
-	ret = vcpu_call(&vm->vcpu[0], g_hc_args);
 	must(vm, ret, what);
 	return ret;
 }
