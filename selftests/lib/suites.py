@@ -238,6 +238,10 @@ def suites():
         standby_suite("killed-often", (), "killed", "100", long=NPT, seconds=300),
         standby_suite("killed-some", (), "killed", "8", long=EPT, seconds=100),
         standby_suite("refused", NPT, "refused", seconds=20),
+        standby_suite("dirty", NPT, "dirty", "8 20", long=(), seconds=20),
+        standby_suite("dirty-long", (), "dirty", "32 300", long=NPT, seconds=120),
+        standby_suite("dirty-some", (), "dirty", "4 10", long=EPT, seconds=60),
+        standby_suite("limit", NPT, "limit", seconds=30),
         standby_suite("hard", NPT, "hard", long=NPT, seconds=60),
         nut_suite(),
         # Two agents on one host, a VM whose memory goes by netlink

@@ -83,6 +83,7 @@ static void free_ask(struct kref *kref)
 	fput(a->file);
 	rdt_sb_mm_put(a->mm);
 	nlmsg_free(a->skb);
+	rdt_sb_scan_free(a->scan);
 	kfree(a->msrs);
 	kfree(a);
 }
@@ -101,12 +102,14 @@ static int ask_thread(void *arg)
 	/* A signal sent before it was allowed was dropped. Pairs with rdt_sb_ask(), by the lock of our signals. */
 	if (READ_ONCE(a->closing))
 		a->arg = -EINTR;
-	else
+	else if (!a->bare)
 		a->arg = vm_mmap(NULL, 0, RDT_SB_ARG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, 0);
 	if (IS_ERR_VALUE(a->arg)) {
 		a->err = (long)a->arg;
 	} else {
 		a->err = ask_still(a);
+	}
+	if (!IS_ERR_VALUE(a->arg) && !a->bare) {
 		/* Our pages must not stay; to wait for the lock behind a signal fails. */
 		do
 			flush_signals(current);

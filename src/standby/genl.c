@@ -4,7 +4,7 @@
  * holds a lock of its own over each, for reading: one that waits holds up no other request, but the registration of a
  * family, and all that come behind that. So no request waits for longer than a few RDT_SB_GRACE. A refusal says why in the
  * extended answer and in the log.
- * Requests about streams are in request.c, what is told unasked in event.c.
+ * Requests about streams are in request.c, SCAN in scan.c, LIMIT in limit.c, what is told unasked in event.c.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -71,6 +71,8 @@ static int put_vm(struct sk_buff *skb, struct rdt_sb_vm *vm, u64 frames)
 	    nla_put_u32(skb, RDT_SB_A_ONLINE, atomic_read(&vm->kvm->online_vcpus)) ||
 	    nla_put_u8(skb, RDT_SB_A_ORPHAN, rdt_sb_vm_orphan(vm)) ||
 	    nla_put_u64_64bit(skb, RDT_SB_A_BYTES, frames << PAGE_SHIFT, RDT_SB_A_PAD))
+		return -EMSGSIZE;
+	if (vm->limiter && rdt_sb_put_limit(skb, vm))
 		return -EMSGSIZE;
 	list_for_each_entry(s, &vm->streams, entry) {
 		if (put_stream(skb, s))
@@ -262,6 +264,15 @@ static const struct nla_policy vcpu_policy[RDT_SB_A_MAX + 1] = {
 	[RDT_SB_A_INDEX] = { .type = NLA_U32 },
 	[RDT_SB_A_MSRS] = { .type = NLA_BINARY, .len = RDT_SB_MAX_MSRS * sizeof(u32) },
 };
+static const struct nla_policy scan_policy[RDT_SB_A_MAX + 1] = {
+	[RDT_SB_A_VM] = { .type = NLA_U32 },
+	[RDT_SB_A_FIRST] = { .type = NLA_U64 },
+	[RDT_SB_A_FRAMES] = { .type = NLA_U32 },
+};
+static const struct nla_policy limit_policy[RDT_SB_A_MAX + 1] = {
+	[RDT_SB_A_VM] = { .type = NLA_U32 },
+	[RDT_SB_A_LIMIT] = NLA_POLICY_EXACT_LEN(sizeof(struct rdt_sb_limit)),
+};
 static const struct nla_policy trigger_policy[RDT_SB_A_MAX + 1] = {
 	[RDT_SB_A_VM] = { .type = NLA_U32 },
 	[RDT_SB_A_REASON] = NLA_POLICY_RANGE(NLA_U8, RDT_SB_REASON_OPERATOR, RDT_SB_REASON_WATCHDOG),
@@ -282,6 +293,8 @@ static const struct genl_ops ops[] = {
 	OP(AGAIN, rdt_sb_do_again, again),
 	OP(CANCEL, rdt_sb_do_cancel, cancel),
 	OP(VCPU, do_vcpu, vcpu),
+	OP(SCAN, rdt_sb_do_scan, scan),
+	OP(LIMIT, rdt_sb_do_limit, limit),
 	OP(TRIGGER, do_trigger, trigger),
 	OP(POWER, do_power, power),
 };

@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/uaccess.h>
 
 static long busy(void)
@@ -104,6 +105,8 @@ static void __exit rdt_sb_exit(void)
 {
 	misc_deregister(&misc);
 	genl_unregister_family(&rdt_sb_family);
+	/* A vCPU's thread that limit.c had put to sleep has let the module go, and has a few instructions of it still to do. */
+	synchronize_rcu_tasks();
 }
 
 module_init(rdt_sb_init);

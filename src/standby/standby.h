@@ -10,9 +10,11 @@
  * read.c   pages of the VMM's memory
  * ask.c    a thread in the VMM's address space that calls KVM's ioctls
  * vcpu.c   KVM's GET ioctls, an item each
+ * scan.c   which pages were written since the last look
+ * limit.c  vCPUs that write faster than they may
  *
  * Locks, in the order in which they are taken: vm->lock, event_lock (genl.c); vms_lock (vm.c), in which no other is taken;
- * innermost, each alone: stream->lock, held_lock (stream.c), mms_lock (vm.c). A stream's thread holds none while it reads,
+ * limits_lock (limit.c) under vm->lock; innermost, each alone: stream->lock, held_lock (stream.c), mms_lock (vm.c), limit->lock (limit.c). A stream's thread holds none while it reads,
  * sends or sleeps; kvm->srcu while it takes hold of pages that are there.
  */
 #ifndef REDOUBT_STANDBY_H
@@ -56,6 +58,7 @@ struct rdt_sb_vm {
 	bool ended;			/* nothing above is held any more */
 	struct list_head streams;
 	unsigned int nr_streams;
+	struct rdt_sb_limiter *limiter;	/* NULL: none */
 };
 
 /* Ranges that a request asked for, and wait. */
@@ -169,6 +172,8 @@ struct rdt_sb_ask {
 	u32 *msrs;			/* freed with it */
 	u32 nr_msrs;
 	struct sk_buff *skb;		/* likewise */
+	struct rdt_sb_scan *scan;	/* likewise */
+	bool bare;			/* it needs no user memory: @arg is 0 */
 	unsigned long arg;		/* RDT_SB_ARG_BYTES of user memory */
 	int err;
 
@@ -194,6 +199,24 @@ int rdt_sb_encrypted(struct rdt_sb_vm *vm);
  * is taken, and given back if there is an answer.
  */
 int rdt_sb_state(struct rdt_sb_vm *vm, struct file *vcpu, const u32 *msrs, u32 nr_msrs, struct sk_buff **skb);
+
+/* scan.c */
+struct rdt_sb_scan {
+	u64 first;			/* frame of the VMM's addresses */
+	u32 frames;			/* to be looked at; then, that were */
+	unsigned long *dirty;		/* bitmap of frames */
+};
+int rdt_sb_do_scan(struct sk_buff *req, struct genl_info *info);
+void rdt_sb_scan_free(struct rdt_sb_scan *scan);
+
+/* limit.c */
+int rdt_sb_do_limit(struct sk_buff *req, struct genl_info *info);
+/* vm->lock held: FAULTS and LIMIT_INFO */
+int rdt_sb_put_limit(struct sk_buff *skb, const struct rdt_sb_vm *vm);
+/* vm->lock held: write faults counted so far; 0: not counted. */
+u64 rdt_sb_faults(const struct rdt_sb_vm *vm);
+/* vm->lock held. Who sleeps is woken, and its thread still uses what it has of the limiter. */
+void rdt_sb_limit_end(struct rdt_sb_vm *vm);
 
 /* genl.c */
 extern struct genl_family rdt_sb_family;

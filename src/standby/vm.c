@@ -271,6 +271,7 @@ void rdt_sb_vm_end(struct rdt_sb_vm *vm)
 	mutex_lock(&vm->lock);
 	vm->ended = true;
 	rdt_sb_stream_close_all(vm);
+	rdt_sb_limit_end(vm);
 	let_go(vm);
 	mutex_unlock(&vm->lock);
 	rdt_sb_event(&(struct rdt_sb_event){ .event = RDT_SB_EVENT_RELEASED, .vm = vm->id });

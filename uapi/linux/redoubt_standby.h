@@ -60,7 +60,7 @@ struct rdt_sb_register {
  * enum rdt_sb_cmd - requests, with their attributes, and what the module sends.
  *
  * @RDT_SB_CMD_GET: [VM]. Answer: VM, UUID, VCPUS, ONLINE, ORPHAN, BYTES, SLOT (one each, at most RDT_SB_MAX_SLOTS),
- * STREAM_INFO (one each). -ENOENT. Dump, without attributes: a message a VM, without SLOT.
+ * [FAULTS, LIMIT_INFO], STREAM_INFO (one each). -ENOENT. Dump, without attributes: a message a VM, without SLOT.
  * @RDT_SB_CMD_STREAM: VM, STREAM (a number the caller chooses, unique in the VM), DATA_FD, [SPACE, RANGES, FLAGS]. Begins
  * a stream: the memory is sent to the socket as PAGES messages, then STREAM_END. Without RANGES: all slots, in GFN space.
  * An empty RANGES opens a stream that sends only what AGAIN asks for. The stream stays, idle, for AGAIN until CANCEL or
@@ -75,6 +75,17 @@ struct rdt_sb_register {
  * @RDT_SB_CMD_VCPU: VM, [INDEX, MSRS]. Answer: VM, [INDEX], ITEM (one each): what KVM's GET ioctls give of that vCPU, or
  * without INDEX of the VM. -ENOENT; -EBUSY a vCPU (without INDEX any) is or was running meanwhile, or KVM did not answer in a
  * second (stop the VM first); -ESTALE the VM has got more vCPUs since it was registered.
+ * @RDT_SB_CMD_SCAN: VM, FIRST, FRAMES (1 to RDT_SB_MAX_SCAN), of the VMM's addresses (HVA space). Answer: VM, FIRST, FRAMES, DIRTY,
+ * FAULTS: which of these frames were written since the scan before, by a vCPU or by the VMM. What is told is write-protected before
+ * the answer: who copies it *behind* the answer has it as it is, or it is dirty again. FRAMES may be fewer than asked for (some time
+ * is over): ask for the rest. Behind an error, or without the answer, all frames that were asked about are dirty.
+ * Before the first scan: write 4 to the VMM's /proc/PID/clear_refs, and take all frames as dirty. Without, a frame that is read for
+ * the first time is told once as written. Memory that is no shared file's is told as long as it is writable.
+ * Not found is what is written by no page table of the VMM's: DMA that was under way at the scan before; nested guests' control
+ * structures; and what a host has swapped out, or NUMA balancing has made inaccessible, between write and scan.
+ * -ENOENT, -EINVAL; -EBUSY it took too long.
+ * @RDT_SB_CMD_LIMIT: VM, [LIMIT]. Write faults of the VM's vCPUs are counted, and slowed as LIMIT says; without it, not any more,
+ * and not counted. Answer: VM, FAULTS, LIMIT_INFO. Ends with the registration. -ENOENT; -EINVAL; -ESTALE vCPUs were added.
  * @RDT_SB_CMD_TRIGGER: REASON, [VM]. Tells group "events".
  * @RDT_SB_CMD_POWER: POWER, [RUNTIME, BUDGET]. Tells group "power".
  * @RDT_SB_CMD_PAGES: to the data socket: VM, STREAM, SEQ, SPACE, FIRST, FRAMES, [ZERO, LOST], DATA.
@@ -97,6 +108,8 @@ enum rdt_sb_cmd {
 	RDT_SB_CMD_PAGES,
 	RDT_SB_CMD_STREAM_END,
 	RDT_SB_CMD_EVENT,
+	RDT_SB_CMD_SCAN,
+	RDT_SB_CMD_LIMIT,
 	__RDT_SB_CMD_END,
 };
 #define RDT_SB_CMD_MAX		(__RDT_SB_CMD_END - 1)
@@ -135,6 +148,10 @@ enum rdt_sb_cmd {
  * @RDT_SB_A_EVENT_SEQ: u64, of all events of both groups. A gap, or ENOBUFS, means: GET all. Events only say "look".
  * @RDT_SB_A_POWER: u8, RDT_SB_POWER_*. @RDT_SB_A_RUNTIME: u32, seconds left. @RDT_SB_A_BUDGET: u64, bytes that may be dirty.
  * @RDT_SB_A_STREAM_INFO: struct rdt_sb_stream_info.
+ * @RDT_SB_A_DIRTY: bitmap of FRAMES bits, as ZERO: those that may have been written.
+ * @RDT_SB_A_FAULTS: u64, write faults of the VM's vCPUs, counted since the first LIMIT; in SCAN's answer as it was before the scan.
+ * A vCPU's first write to a frame that a scan has told is one; not each one is a first write. 0: not counted.
+ * @RDT_SB_A_LIMIT: struct rdt_sb_limit. @RDT_SB_A_LIMIT_INFO: struct rdt_sb_limit_info.
  */
 enum rdt_sb_attr {
 	RDT_SB_A_UNSPEC,
@@ -168,6 +185,10 @@ enum rdt_sb_attr {
 	RDT_SB_A_BUDGET,
 	RDT_SB_A_STREAM_INFO,
 	RDT_SB_A_ONLINE,
+	RDT_SB_A_DIRTY,
+	RDT_SB_A_FAULTS,
+	RDT_SB_A_LIMIT,
+	RDT_SB_A_LIMIT_INFO,
 	__RDT_SB_A_END,
 };
 #define RDT_SB_A_MAX		(__RDT_SB_A_END - 1)
@@ -177,6 +198,7 @@ enum rdt_sb_attr {
 #define RDT_SB_MAX_RANGES	3840	/* in a request */
 #define RDT_SB_MAX_QUEUED	65536	/* ranges that wait in a stream */
 #define RDT_SB_MAX_STREAMS	8	/* of a VM */
+#define RDT_SB_MAX_SCAN		131072	/* frames that a SCAN looks at */
 #define RDT_SB_MAX_SLOTS	512	/* that GET tells of; BYTES counts all */
 #define RDT_SB_MAX_MSRS		255	/* KVM takes no more at once */
 
@@ -211,6 +233,34 @@ struct rdt_sb_slot {
 	__u64 hva;
 	__u32 id;
 	__u32 flags;
+};
+
+/**
+ * struct rdt_sb_limit - how fast a VM's vCPUs may dirty memory (F5). All counted by FAULTS, which only grows, so that a request
+ * that is late is not one for more.
+ * @free: up to here as fast as they like. @stop: from here on no vCPU that writes to a clean page goes on, until another LIMIT.
+ * @end: between @free and @stop they get @rate * (@end - FAULTS) / (@end - @free) faults a second, together. Where the rate would be 0;
+ * @free <= @stop <= @end <= @free + (1 << 35), or all ~0: only counted. @rate: 1 to 1 << 28.
+ *
+ * A vCPU that is too fast sleeps before it goes on in the guest, in KVM_RUN, where any signal that is not blocked there ends the
+ * sleep and KVM_RUN: a VMM's kick, SIGKILL. Each kick lets it through one more page. What the VMM itself writes is not slowed.
+ */
+struct rdt_sb_limit {
+	__u64 free;
+	__u64 stop;
+	__u64 end;
+	__u64 rate;
+};
+
+/**
+ * struct rdt_sb_limit_info - what LIMIT has done so far.
+ * @sleeps: how often a vCPU was put to sleep; @slept_ns: for how long, all together; @asleep: vCPUs that are now. @reserved: 0.
+ */
+struct rdt_sb_limit_info {
+	__u64 sleeps;
+	__u64 slept_ns;
+	__u32 asleep;
+	__u32 reserved;
 };
 
 /* Of a stream */
