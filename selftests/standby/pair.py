@@ -96,7 +96,7 @@ class Vm:
     """A QEMU. waiting: for an image."""
     count = 0
 
-    def __init__(self, node, waiting, extra=()):
+    def __init__(self, node, waiting, extra=(), megabytes=MEGABYTES):
         Vm.count += 1
         self.out = f"{node.dir}/out-{Vm.count}"
         observer = f"{node.dir}/observer-{Vm.count}.qmp"
@@ -107,8 +107,8 @@ class Vm:
         self.waiting = waiting
         self.process = subprocess.Popen(
             ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-vga", "none", "-display", "none", "-uuid", UUID,
-             "-accel", "tcg", "-machine", "q35,memory-backend=ram,hpet=off", "-m", str(MEGABYTES),
-             "-object", f"memory-backend-file,id=ram,size={MEGABYTES}M,mem-path={node.ram},share=on",
+             "-accel", "tcg", "-machine", "q35,memory-backend=ram,hpet=off", "-m", str(megabytes),
+             "-object", f"memory-backend-file,id=ram,size={megabytes}M,mem-path={node.ram},share=on",
              # QEMU's own locks are not to help: that never two run is ours to see to.
              "-drive", f"if=none,id=disk,file={node.pair.disk},format=raw,cache=none,aio=threads,file.locking=off",
              "-device", "virtio-blk-pci,drive=disk,bootindex=0,romfile=",
@@ -190,8 +190,8 @@ class Node:
         self.agent.send_signal(how)
         self.agent.wait()
 
-    def start_vm(self, waiting, extra=()):
-        self.vm = Vm(self, waiting, extra)
+    def start_vm(self, waiting, **more):
+        self.vm = Vm(self, waiting, **more)
         self.pair.vms.append(self.vm)
         return self.vm
 
@@ -360,6 +360,7 @@ class Pair:
         """The link is up, @runs runs the VM, @waits has a QEMU that waits for it."""
         wait_for(f"{runs.name} runs the VM and has a link",
                  lambda: (s := runs.status()) and s["state"] == "active" and s["vmm"] == "running" and s["link"])
+        wait_for(f"{runs.name} hears that {waits.name} is ready", lambda: runs.status().get("standby") == "ready")
         wait_for(f"{waits.name} waits and has a link",
                  lambda: (s := waits.status()) and s["vmm"] == "waiting" and s["link"])
 

@@ -556,7 +556,7 @@ TEST(StandbyMachine, EachStateAndReportHasWords)
 		EXPECT_STRNE(state_name(State(i)), "?");
 	for (unsigned i = 0; i <= unsigned(Report::NoVm); i++)
 		EXPECT_STRNE(report_text(Report(i)), "?");
-	for (unsigned i = 0; i <= unsigned(Msg::Yield); i++)
+	for (unsigned i = 0; i <= unsigned(Msg::Ready); i++)
 		EXPECT_STRNE(msg_name(Msg(i)), "?");
 	EXPECT_STREQ(msg_name(Msg(77)), "?");
 	EXPECT_STREQ(state_name(State(77)), "?");

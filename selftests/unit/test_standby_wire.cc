@@ -19,6 +19,7 @@ constexpr Uuid uuid = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}};
 struct Bytes {
 	std::vector<u8> b = std::vector<u8>(header_bytes + max_body);
 	u32 n = 0;
+	u64 epoch = 7;
 
 	u8 *body()
 	{
@@ -27,7 +28,7 @@ struct Bytes {
 	void seal(Msg msg, u32 body_bytes, bool link = false)
 	{
 		n = body_bytes;
-		put_header(b.data(), {.msg = msg, .body = n, .vm = link ? Uuid{} : uuid, .epoch = link ? 0 : 7u, .from = 11,
+		put_header(b.data(), {.msg = msg, .body = n, .vm = link ? Uuid{} : uuid, .epoch = link ? 0 : epoch, .from = 11,
 				      .to = 22, .seq = 33});
 	}
 	/* Exactly sized copies: a byte too far is the sanitizer's. */
@@ -140,6 +141,23 @@ TEST(StandbyWire, EachMessageComesBackAsItWas)
 		m.seal(x, 1);
 		EXPECT_EQ(m.get(&h, &b), Status::Inval);
 	}
+	m.seal(Msg::Ready, put_ready(m.body(), Unready::Memory, 32768));
+	EXPECT_EQ(m.get(&h, &b), Status::Inval); /* of an epoch */
+	m.epoch = 0;
+	m.seal(Msg::Ready, put_ready(m.body(), Unready::Memory, 32768));
+	ASSERT_EQ(m.get(&h, &b), Status::Ok);
+	EXPECT_EQ(b.unready, Unready::Memory);
+	EXPECT_EQ(b.ram_frames, 32768u);
+	for (unsigned at : {0, 1, 4}) { /* a reason that is none */
+		m.seal(Msg::Ready, put_ready(m.body(), Unready::No, 1));
+		m.body()[at] = 7;
+		EXPECT_EQ(m.get(&h, &b), Status::Inval);
+	}
+	m.seal(Msg::Ready, put_ready(m.body(), Unready::No, gfn_limit + 1));
+	EXPECT_EQ(m.get(&h, &b), Status::Inval);
+	m.epoch = 7;
+	for (unsigned i = 0; i <= unsigned(Unready::Memory); i++)
+		EXPECT_STRNE(unready_text(Unready(i)), "?");
 	const Action a = {.act = Act::Send, .msg = Msg::Commit, .report = Report::None, .sync = false, .epoch = 5, .from = 1,
 			  .to = 2, .digest = digest(3), .rec = {}};
 	h = to_header(a, uuid, 8);
@@ -166,7 +184,7 @@ TEST(StandbyWire, F8_headers_that_are_none)
 	EXPECT_EQ(with(0, 'X'), Status::Inval);
 	EXPECT_EQ(with(4, 2), Status::Refused);
 	EXPECT_EQ(with(5, 0), Status::Inval);
-	EXPECT_EQ(with(5, 19), Status::Inval);
+	EXPECT_EQ(with(5, 20), Status::Inval);
 	EXPECT_EQ(with(5, 255), Status::Inval);
 	EXPECT_EQ(with(6, 1), Status::Inval);
 	EXPECT_EQ(with(12, 1), Status::Inval);
@@ -273,7 +291,7 @@ TEST(StandbyWire, F8_noise)
 	for (unsigned round = 0; round < 100000; round++) {
 		Header h;
 		Body b;
-		const Msg msg = Msg(rnd() % 20);
+		const Msg msg = Msg(rnd() % 21);
 		const u32 n = u32(rnd() % 3 ? rnd() % 4 * 16 : rnd() % 200);
 
 		for (u32 i = 0; i < n; i++)

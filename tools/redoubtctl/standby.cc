@@ -50,7 +50,8 @@ std::string line(const Json &vm)
 {
 	return vm.value("name", "") + "  " + vm.value("state", "") + ", epoch " + std::to_string(vm.value("epoch", uint64_t{0})) + ", QEMU " +
 	       vm.value("vmm", "") + (vm.value("stuck", false) ? " (does not answer)" : "") + ", link " +
-	       (vm.value("link", false) ? "up" : "down");
+	       (vm.value("link", false) ? "up" : "down") +
+	       (vm.contains("standby") ? std::string(", standby ") + (vm["standby"] == "ready" ? "ready" : "not ready") : "");
 }
 
 std::string mebibytes(uint64_t bytes)
@@ -64,6 +65,8 @@ std::string lines(const Json &vm)
 
 	if (vm.contains("report"))
 		out += "  " + vm.value("report", "") + " (" + std::to_string(vm.value("report_seconds_ago", 0)) + " s ago)\n";
+	if (vm.contains("standby") && vm["standby"] != "ready")
+		out += "  " + vm.value("standby", "") + "\n";
 	if (vm.contains("trouble"))
 		out += "  " + vm.value("trouble", "") + "\n";
 	if (vm.contains("sent")) {

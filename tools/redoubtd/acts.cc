@@ -10,6 +10,7 @@ namespace redoubt::agent {
 namespace {
 
 constexpr milliseconds try_again{200};
+constexpr unsigned ready_tries = 10;
 // A VM that must not run, and that nobody wants to send, is not asked for longer.
 constexpr std::chrono::seconds stop_patience{10};
 // Epochs in a row that the standby has had nothing of.
@@ -196,6 +197,10 @@ void Keeper::stream(uint64_t epoch)
 {
 	const bool same = stream_epoch_ == epoch;
 
+	// Frozen by force. What nobody takes in is not sent; hear_ready() begins again.
+	deferred_ = link_ && peer_ready_ && peer_ready_->why != sb::Unready::No && peer_ready_->why != sb::Unready::NotBegun;
+	if (deferred_)
+		return;
 	stream_epoch_ = epoch;
 	if (!same) {
 		resends_ = 0;
@@ -307,21 +312,36 @@ void Keeper::go(bool force, Answer answer)
 	make_sender();
 	if (!sender_)
 		return answer(trouble_);
-	if (!link_ && !force)
-		return answer("no link to " + config_.peer.name + " (" + peer_.state_text() + "); --force freezes it all the same");
-	check([this, answer](const std::string &error, const std::vector<Obstacle> &all) {
+	check([this, force, answer](const std::string &error, const std::vector<Obstacle> &all) {
 		if (!error.empty())
 			return answer(error);
 		for (const Obstacle &o : all) {
 			if (!o.death_only)
 				return answer("cannot be handed over: " + o.what + ": " + o.why);
 		}
-		if (machine_.state() != sb::State::Active)
-			return answer("does not run here any more");
-		trouble_.clear();
-		hand_in(event_of(sb::Ev::Trigger));
-		answer("");
+		trigger(force, ready_tries, answer);
 	});
+}
+
+// A link that has just come up may not have said READY yet: a moment is left to it.
+void Keeper::trigger(bool force, unsigned tries, const Answer &answer)
+{
+	if (machine_.state() != sb::State::Active)
+		return answer("does not run here any more");
+	const std::string unready = peer_unready();
+
+	if (link_ && !peer_ready_ && !force && tries) {
+		(void)loop_.after(try_again, [this, force, tries, answer] { trigger(force, tries - 1, answer); });
+		return;
+	}
+	if (!unready.empty() && !force)
+		return answer(unready + "; --force freezes it all the same");
+	trouble_ = unready;
+	if (!unready.empty())
+		say(vm_.name, "frozen by force: " + unready);
+	forced_ = force;
+	hand_in(event_of(sb::Ev::Trigger));
+	answer("");
 }
 
 void Keeper::abort(Answer answer)
@@ -369,6 +389,8 @@ Json Keeper::status() const
 		 {"runs", begun_ && machine_.runs()}, {"vmm", vmm_state_name(vmm_.state())}, {"pid", vmm_.pid()}, {"stuck", vmm_.stuck()},
 		 {"link", link_.has_value()}, {"peer_boot", hex_text(machine_.peer_boot())}};
 
+	if (begun_ && machine_.state() == sb::State::Active)
+		out["standby"] = peer_unready().empty() ? "ready" : peer_unready();
 	if (last_report_ != sb::Report::None) {
 		out["report"] = sb::report_text(last_report_);
 		out["report_seconds_ago"] = std::chrono::duration_cast<std::chrono::seconds>(Loop::Clock::now() - reported_).count();

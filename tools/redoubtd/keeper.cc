@@ -98,6 +98,7 @@ void Keeper::tick()
 	tick_ = loop_.after(tick_every, [this] { tick(); });
 	begin_anew();
 	boot_fresh();
+	mind_peer();
 	// One that waits says as much as many.
 	if (events_.empty())
 		hand_in({.ev = sb::Ev::Tick, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
@@ -208,6 +209,7 @@ void Keeper::act(const sb::Action &a)
 			if (!make_receiver())
 				throw Error(trouble_);
 			receiver_->begin();
+			image_pid_ = vmm_.pid();
 		} catch (const Error &error) {
 			trouble_ = error.what();
 			say(vm_.name, trouble_);
@@ -240,12 +242,16 @@ void Keeper::act(const sb::Action &a)
 void Keeper::link_up(uint64_t boot)
 {
 	link_ = boot;
+	peer_ready_.reset();
+	told_ready_.reset();
+	tell_ready();
 	hand_in({.ev = sb::Ev::LinkUp, .msg = {}, .whole = false, .from = boot, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 }
 
 void Keeper::link_down()
 {
 	link_.reset();
+	peer_ready_.reset();
 	hand_in({.ev = sb::Ev::LinkDown, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 }
 
@@ -253,6 +259,8 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 {
 	sb::Event event = sb::to_event(h, body);
 
+	if (h.msg == sb::Msg::Ready)
+		return hear_ready(h, body);
 	// Everything is said again. A peer that says more while QEMU is waited for is not kept in memory.
 	if (!begun_ || events_.size() > max_events)
 		return;
@@ -279,8 +287,9 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 		}
 		case sb::Msg::End:
 			if (receiver_ && machine_.receives(h.epoch, h.from, h.to)) {
+				if (!fit_for_end())
+					return;
 				event.whole = receiver_->check(body, &event.mine);
-				image_pid_ = vmm_.pid();
 				stage(event.whole ? "complete" : "lacks");
 			}
 			break;

@@ -45,6 +45,8 @@ public:
 	void link_up(uint64_t boot);
 	void link_down();
 	void message(const sb::Header &h, const sb::Body &body);
+	// Why the peer could not take the VM now; empty: it could.
+	std::string peer_unready() const;
 	// There is something to send, and room for it.
 	bool sending() const { return sender_ && sender_->busy(); }
 	void pump() { sender_->pump(); }
@@ -83,6 +85,14 @@ private:
 	// Why the image cannot be stored, or loaded; empty: it can.
 	std::string unfit() const;
 	void begin_anew();
+
+	void trigger(bool force, unsigned tries, const Answer &answer);
+	// READY, ready.cc
+	sb::Unready unready();
+	void tell_ready();
+	void hear_ready(const sb::Header &h, const sb::Body &body);
+	void mind_peer();
+	bool fit_for_end();
 
 	// Actions
 	void write_journal(const sb::Action &a);
@@ -147,6 +157,15 @@ private:
 	std::vector<sb::Run> lacks_runs_, lacks_next_;
 	uint32_t lacks_flags_ = 0;
 	unsigned resends_ = 0, attempts_ = 0;
+	bool forced_ = false;			// this attempt: without asking whether the peer is ready
+	struct Ready {
+		sb::Unready why;
+		uint64_t frames;
+	};
+	std::optional<Ready> peer_ready_;	// of this link
+	std::optional<std::pair<sb::Unready, uint64_t>> told_ready_;	// to this link
+	Loop::Clock::time_point unready_since_;
+	bool deferred_ = false;			// frozen, and nothing is sent until the peer is ready
 	std::optional<Loop::Clock::time_point> stop_since_;
 
 	// For people

@@ -72,6 +72,7 @@ enum class Msg : u8 {
 	Gone = 16,
 	Claim = 17, /* may I run it from its disk? */
 	Yield = 18, /* yes: I have nothing, and will not */
+	Ready = 19, /* wire only: does a VMM wait for the image? Told, never promised: the machine does not hear it */
 };
 
 /* Why a report: what the operator reads, and what would resolve it, is report_text(). */

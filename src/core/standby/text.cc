@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The machine's names and reports, in words. */
 #include "machine.h"
+#include "wire.h"
 
 namespace redoubt::standby {
 
@@ -28,10 +29,24 @@ const char *msg_name(Msg m)
 {
 	static constexpr const char *name[] = {"none", "hello", "ping", "begin", "pages", "same", "state", "end",
 					       "lacks", "prepared", "commit", "running", "discard", "discarded",
-					       "empty", "ask", "gone", "claim", "yield"};
+					       "empty", "ask", "gone", "claim", "yield", "ready"};
 	const auto n = static_cast<unsigned>(m);
 
 	return n < sizeof(name) / sizeof(name[0]) ? name[n] : "?";
+}
+
+const char *unready_text(Unready u)
+{
+	switch (u) {
+	case Unready::No: return "a QEMU waits for the VM there";
+	case Unready::NotBegun: return "its agent does not know yet what is there";
+	case Unready::Stuck: return "its agent is stuck; its own status says why";
+	case Unready::NoVmm: return "no QEMU waits for the VM there";
+	case Unready::NotWaiting: return "its QEMU does not wait for an image (-incoming defer)";
+	case Unready::Refuses: return "its QEMU cannot take such an image; its own status says why";
+	case Unready::Memory: return "its RAM file is not there, or not its QEMU's memory; its own status says why";
+	}
+	return "?";
 }
 
 const char *report_text(Report r)

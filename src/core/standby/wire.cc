@@ -7,7 +7,8 @@ namespace redoubt::standby {
 namespace {
 
 constexpr u32 hello_bytes = 4 + name_bytes, ping_bytes = 16, begin_bytes = 8, pages_bytes = 24, same_bytes = 16,
-	      state_bytes = 16, end_bytes = digest_bytes + 16, lacks_bytes = 8, run_bytes = 16;
+	      state_bytes = 16, end_bytes = digest_bytes + 16, lacks_bytes = 8, run_bytes = 16,
+	      ready_bytes = 16;
 static_assert(pages_bytes + max_frames * page_size == max_body);
 static_assert(same_bytes + max_same * digest_bytes <= max_body && lacks_bytes + max_ranges * run_bytes <= max_body);
 static_assert(state_bytes + max_chunk <= max_body && ping_bytes + max_chunk <= max_body);
@@ -38,6 +39,7 @@ constexpr Bounds bounds(Msg m)
 	case Msg::Gone:
 	case Msg::Claim:
 	case Msg::Yield: return {0, 0};
+	case Msg::Ready: return {ready_bytes, ready_bytes};
 	case Msg::None: break;
 	}
 	return {1, 0};
@@ -227,6 +229,14 @@ u32 put_digest(u8 *to, const Digest &digest)
 	return digest_bytes;
 }
 
+u32 put_ready(u8 *to, Unready why, u64 frames)
+{
+	put32(to, static_cast<u32>(why));
+	put32(to + 4, 0);
+	put64(to + 8, frames);
+	return ready_bytes;
+}
+
 Status get_header(const u8 *p, Header *h)
 {
 	*h = {};
@@ -295,6 +305,11 @@ Status get_body(const Header &h, const u8 *p, Body *b)
 	case Msg::Commit:
 		copy_bytes(b->digest.byte, p, digest_bytes);
 		return Status::Ok;
+	case Msg::Ready:
+		b->unready = static_cast<Unready>(p[0]);
+		b->ram_frames = get64(p + 8);
+		return h.epoch == 0 && get32(p) <= static_cast<u32>(Unready::Memory) && get32(p + 4) == 0 && b->ram_frames <= gfn_limit ?
+			       Status::Ok : Status::Inval;
 	default:
 		return Status::Ok;
 	}

@@ -15,6 +15,7 @@
  *   END      digest; frames u64 (the VM's); state bytes u64
  *   LACKS    flags u32 (1: the device state, too; 2: more ranges than fit); ranges u32; each: first gfn, frames (u64)
  *   PREPARED, COMMIT  digest
+ *   READY    why not u32 (enum Unready); 0 u32; frames of the RAM file u64. Epoch 0
  *   the others: no body
  */
 #pragma once
@@ -37,6 +38,18 @@ inline constexpr u32 name_bytes = 32;
 
 inline constexpr u32 begin_live = 1; /* bounded mode: the VM runs, frames come again and again until END */
 inline constexpr u32 lacks_state = 1, lacks_more = 2;
+
+/* READY: what keeps this host from taking the VM at this moment. Numbers are on the wire: only ever add. */
+enum class Unready : u8 {
+	No,	    /* a VMM waits */
+	NotBegun,   /* the agent has not seen yet what is there */
+	Stuck,	    /* State::Stuck */
+	NoVmm,
+	NotWaiting, /* a VMM, but not with -incoming defer */
+	Refuses,    /* a VMM that cannot load what this agent would give it */
+	Memory,	    /* no RAM file, or it is not mapped by that VMM */
+};
+const char *unready_text(Unready u);
 
 /* How the data of PAGES are packed. */
 enum class Codec : u8 { None = 0, Lz4 = 1, Zstd = 2 };
@@ -92,6 +105,7 @@ u32 put_state(u8 *to, u64 total, u64 offset);
 u32 put_end(u8 *to, const Digest &digest, u64 frames, u64 state_bytes);
 u32 put_lacks(u8 *to, u32 flags, const Run *ranges, u32 n);
 u32 put_digest(u8 *to, const Digest &digest); /* PREPARED, COMMIT */
+u32 put_ready(u8 *to, Unready why, u64 frames);
 
 /* ---- bytes that came --------------------------------------------------------------------------------------- */
 
@@ -130,6 +144,9 @@ struct Body {
 	/* END, PREPARED, COMMIT */
 	Digest digest;
 	u64 end_frames, end_state;
+	/* READY */
+	Unready unready;
+	u64 ram_frames;
 
 	[[nodiscard]] Run range(u32 i) const;
 };
