@@ -282,6 +282,7 @@ def here():
                 standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
     return labs + two + standby + [
         HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
+        HereSuite("standby/many", ("selftests/standby/many-test",), 60, short=True, needs=(("tools",),)),
         HereSuite("standby/agent-often", ("selftests/standby/agent-test", "--cuts", "60", "--kills", "40"), 200, needs=(("tools",),)),
         HereSuite("secret/manifest", ("make", "-s", "-C", "selftests/secret", "manifest"), 20, short=True),
         HereSuite("secret/aes", ("make", "-s", "-C", "selftests/secret", "aes"), 10, short=True),

@@ -106,11 +106,11 @@ class Vm:
         self.began = time.time()
         self.waiting = waiting
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-vga", "none", "-display", "none", "-uuid", UUID,
+            ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-vga", "none", "-display", "none", "-uuid", getattr(node, "uuid", UUID),
              "-accel", "tcg", "-machine", "q35,memory-backend=ram,hpet=off", "-m", str(megabytes),
              "-object", f"memory-backend-file,id=ram,size={megabytes}M,mem-path={node.ram},share=on",
              # QEMU's own locks are not to help: that never two run is ours to see to.
-             "-drive", f"if=none,id=disk,file={node.pair.disk},format=raw,cache=none,aio=threads,file.locking=off",
+             "-drive", f"if=none,id=disk,file={getattr(node, 'disk', node.pair.disk)},format=raw,cache=none,aio=threads,file.locking=off",
              "-device", "virtio-blk-pci,drive=disk,bootindex=0,romfile=",
              "-chardev", f"file,id=out,path={self.out}", "-device", "isa-debugcon,iobase=0xe9,chardev=out",
              "-chardev", f"socket,id=agent,path={node.qmp},server=on,wait=off", "-mon", "chardev=agent,mode=control",
@@ -237,6 +237,7 @@ class Wire:
         self.lock = threading.Lock()
         self.sockets = []
         self.bytes = 0
+        self.rate = None        # bytes a second, of each connection and way
         self.limit = None       # cut when so many bytes have passed,
         self.way = None         # this way only: True: from b to a; None: both
         self.after = 0          # and counted only when so many have come the other way
@@ -303,6 +304,8 @@ class Wire:
                         self.bytes += len(data)
                     elif self.way != back:
                         self.after -= len(data)
+                if self.rate:
+                    time.sleep(len(data) / self.rate)
                 b.sendall(data)
                 if hold:
                     self.held.set()

@@ -97,6 +97,23 @@ std::string lines(const Json &vm)
 	return out;
 }
 
+// Of what keeps this host running
+std::string power_line(const Json &all)
+{
+	if (!all.contains("power"))
+		return "";
+	const Json &power = all["power"];
+	std::string out = "power: " + power.value("line", "") + " (" + power.value("ups", "") + ": " + power.value("status", "") + ")";
+
+	if (power.contains("charge_percent"))
+		out += ", " + std::to_string(power.value("charge_percent", 0)) + " %";
+	out += ", " + std::to_string(power.value("hold_up_s", uint64_t{0})) + " s; " + mebibytes(power.value("budget_bytes", uint64_t{0})) +
+	       " can be sent, " + mebibytes(power.value("need_bytes", uint64_t{0})) + " would have to be\n";
+	if (power.contains("error"))
+		out += "  upsd does not answer: " + power.value("error", "") + "\n";
+	return out;
+}
+
 void show(Context &ctx, const Json &vm)
 {
 	ctx.out << (ctx.json ? vm.dump() + "\n" : lines(vm));
@@ -141,7 +158,7 @@ int standby_list(Context &ctx, const StandbyOptions &options)
 		return exit_ok;
 	}
 	ctx.out << all.value("me", "") << ", link to " << all.value("peer", "") << " " << all.value("link", "") << ", "
-		<< plural(all.value("refused", uint64_t{0}), "connection") << " refused\n";
+		<< plural(all.value("refused", uint64_t{0}), "connection") << " refused\n" << power_line(all);
 	for (const Json &vm : all.value("vms", Json::array()))
 		ctx.out << line(vm) << "\n";
 	return exit_ok;

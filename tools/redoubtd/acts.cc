@@ -85,6 +85,7 @@ void Keeper::vm_stop()
 	if (stages_.empty() || machine_.state() == sb::State::Frozen) {
 		began_ = Loop::Clock::now();
 		stages_.clear();
+		fixed_told_ = false;
 	}
 	if (!stop_since_)
 		stop_since_ = Loop::Clock::now();

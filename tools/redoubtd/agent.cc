@@ -15,6 +15,7 @@ Agent::Agent(Loop &loop, const Config &config, uint64_t boot)
 		[this](uint64_t peer_boot) {
 			for (const auto &keeper : keepers_)
 				keeper->link_up(peer_boot);
+			probe();
 		},
 		[this](const std::string &) {
 			for (const auto &keeper : keepers_)
@@ -40,6 +41,7 @@ void Agent::start()
 	for (const auto &keeper : keepers_)
 		keeper->start();
 	peer_.start();
+	start_power();
 }
 
 Keeper *Agent::find(const sb::Uuid &uuid)
@@ -73,7 +75,11 @@ void Agent::pump()
 
 Json Agent::status() const
 {
-	return {{"me", config_.me}, {"peer", config_.peer.name}, {"link", peer_.state_text()}, {"refused", peer_.refused()}};
+	Json out{{"me", config_.me}, {"peer", config_.peer.name}, {"link", peer_.state_text()}, {"refused", peer_.refused()}};
+
+	if (power_)
+		out["power"] = power_->status(Loop::Clock::now());
+	return out;
 }
 
 void Agent::command(const Json &request, const ControlSocket::Reply &reply)

@@ -162,6 +162,22 @@ VmConfig parse_vm(const Json &json, const std::string &place)
 	return vm;
 }
 
+PowerConfig parse_power(const Json &json)
+{
+	Reader in(json, "power");
+	PowerConfig power;
+
+	power.ups = in.text("ups");
+	power.resume = in.choice("on-return", {"resume", "stay"}, 0) == 0;
+	power.rated = std::chrono::seconds(in.number("rated-seconds", 0, 86400, 0));
+	power.health = static_cast<unsigned>(in.number("health-percent", 0, 100, 100));
+	power.margin = std::chrono::seconds(in.number("margin-seconds", 0, 3600, 10));
+	power.fixed = std::chrono::seconds(in.number("fixed-seconds", 0, 3600, 5));
+	power.rate = in.number("rate-mib", 0, 1 << 20, 0) << 20;
+	in.finish();
+	return power;
+}
+
 // ADDRESS:PORT, [ADDRESS]:PORT
 void parse_listen(Reader &in, const char *name, Config &config)
 {
@@ -236,6 +252,9 @@ Config parse_config(const std::string &text)
 	peer.finish();
 	if (config.peer.name == config.me)
 		peer.fail("name", "must not be ours");
+
+	if (const Json *power = in.find("power"))
+		config.power = parse_power(*power);
 
 	const Json &vms = in.get("vms");
 	if (!vms.is_array())

@@ -36,6 +36,17 @@ struct PeerConfig {
 	std::string certificate;
 };
 
+// What keeps this host running when the mains fail.
+struct PowerConfig {
+	std::string ups;		// NUT's: UPS@HOST[:PORT]; empty: nobody is asked
+	bool resume = true;		// on-return: what has not gone is asked back when the mains are
+	std::chrono::seconds rated{0};	// of a full battery; 0: not known
+	unsigned health = 100;		// percent: what it is worth of that
+	std::chrono::seconds margin{10};
+	std::chrono::seconds fixed{5};	// a hand-over, beside its pages, before one was seen
+	uint64_t rate = 0;		// bytes a second, before any was seen
+};
+
 struct Config {
 	std::string me;
 	std::string state;		// directory of the journals
@@ -45,6 +56,7 @@ struct Config {
 	std::string key, certificate;
 	PeerConfig peer;
 	std::vector<VmConfig> vms;
+	PowerConfig power;
 	Compress compress = Compress::automatic;
 	std::chrono::seconds link_patience{10};	// a frozen VM resumes after so long without its standby
 	std::chrono::seconds prepare_limit{30};	// for QEMU to stop and to write its state

@@ -51,6 +51,17 @@ public:
 	bool sending() const { return sender_ && sender_->busy(); }
 	void pump() { sender_->pump(); }
 
+	// For Power, ready.cc
+	bool active() const { return begun_ && machine_.state() == sb::State::Active && vmm_.state() != VmmState::gone; }
+	// Stopped, and may yet go on here.
+	bool may_resume() const { return machine_.state() == sb::State::Frozen || machine_.state() == sb::State::Sealed; }
+	// Bytes that a hand-over would have to send: post-fail, all memory that is not a hole.
+	uint64_t need() const;
+	// Bytes of pages sent since the agent's start
+	uint64_t sent_bytes() const;
+	// ms that the last attempt took beside its pages; 0: it did not come to its end, or was asked for before.
+	uint64_t fixed_ms();
+
 	// Commands. @answer: once, empty if it was done.
 	void go(bool force, Answer answer);
 	void abort(Answer answer);
@@ -173,6 +184,7 @@ private:
 	Loop::Clock::time_point reported_;
 	std::string trouble_;
 	Progress sent_;				// of a sender that is no more
+	bool fixed_told_ = true;		// fixed_ms() of this attempt
 	Loop::Clock::time_point began_;
 	std::vector<std::pair<std::string, uint64_t>> stages_;	// of the attempt, us since its begin
 };

@@ -449,6 +449,26 @@ void Peer::barrier(std::function<void()> then)
 	ping(*pages_, cookie_, false);
 }
 
+void Peer::probe(uint64_t bytes, std::function<void(uint64_t)> then)
+{
+	static const std::vector<uint8_t> padding(sb::max_chunk);
+	const auto began = Loop::Clock::now();
+
+	if (!up_)
+		return;
+	for (uint64_t sent = 0; sent < bytes; sent += padding.size()) {
+		uint8_t head[16];
+		const uint32_t size = sb::put_ping(head, ++cookie_, false);
+
+		write(*pages_, {.msg = sb::Msg::Ping, .body = 0, .vm = {}, .epoch = 0, .from = boot_, .to = pages_->boot, .seq = 0}, {head, size}, padding);
+	}
+	barrier([bytes, began, then = std::move(then)] {
+		const auto us = std::chrono::duration_cast<std::chrono::microseconds>(Loop::Clock::now() - began).count();
+
+		then(bytes * 1'000'000 / std::max<uint64_t>(1, static_cast<uint64_t>(us)));
+	});
+}
+
 uint64_t Peer::bytes_sent() const
 {
 	return (control_ && control_->link ? control_->link->bytes_sent() : 0) + (pages_ && pages_->link ? pages_->link->bytes_sent() : 0);

@@ -48,6 +48,8 @@ public:
 	// @then: when all that was sent on the pages connection until now has been taken in by
 	// the peer. Never, if the link ends before.
 	void barrier(std::function<void()> then);
+	// What the link carries, measured with so many bytes that mean nothing: goodput, bytes a second. Never, if the link ends before.
+	void probe(uint64_t bytes, std::function<void(uint64_t bytes_per_second)> then);
 	bool has_room() const { return up_ && pages_->link->room(); }
 	// Nothing waits: the link is faster than what fills it.
 	bool idle() const { return up_ && pages_->link->queued() == 0; }

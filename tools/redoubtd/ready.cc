@@ -4,6 +4,11 @@
 // nothing that must come to nothing. It is no promise: what was true when it was said may not be when the VM comes.
 
 #include "keeper.h"
+
+#include <algorithm>
+
+#include <sys/stat.h>
+
 #include "log.h"
 
 namespace redoubt::agent {
@@ -103,6 +108,38 @@ bool Keeper::fit_for_end()
 		image_pid_ = vmm_.pid();
 	}
 	return true;
+}
+
+// ---- for the power's arithmetic ------------------------------------------------
+
+uint64_t Keeper::need() const
+{
+	struct stat st;
+
+	// A hole is zero, and needs no bytes.
+	if (stat(vm_.ram.c_str(), &st))
+		return ~0ull >> 1;
+	return static_cast<uint64_t>(st.st_blocks) * 512;
+}
+
+uint64_t Keeper::sent_bytes() const
+{
+	return sender_ ? sender_->progress().raw : 0;
+}
+
+uint64_t Keeper::fixed_ms()
+{
+	const auto at = [this](const char *name) {
+		const auto found = std::find_if(stages_.rbegin(), stages_.rend(), [name](const auto &stage) { return stage.first == name; });
+
+		return found == stages_.rend() ? 0 : found->second;
+	};
+	const uint64_t saved = at("saved"), sent = at("sent"), end = at("running");
+
+	if (fixed_told_ || !end || !saved || sent < saved || end < sent)
+		return 0;
+	fixed_told_ = true;
+	return (end - (sent - saved)) / 1000 + 1;
 }
 
 } // namespace redoubt::agent
