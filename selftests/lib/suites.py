@@ -276,8 +276,8 @@ def here():
     database = {"needs": (("-C", "selftests/standby/postgres"),)}
     standby = [standby_hosts("thread", ("6.1", "6.1"), "thread-test", seconds=150, short=True)]
     standby += [standby_hosts("cuts", (a, b), "thread-test", args=("12",), seconds=900) for a in BOTH for b in BOTH]
-    standby += [standby_hosts("postgres", (a, b), "postgres-test", "--postgres", args=("25",), seconds=1800, **database)
-                for a, b in (BOTH, BOTH[::-1])]
+    standby += [standby_hosts("netlink-two", ("6.12", "6.1"), "thread-test", "--netlink", args=("4",), seconds=600)]
+    standby += [HereSuite("standby/postgres", ("selftests/standby/often",), 4800, arch="npt", kernel="6.12", **database)]
     standby += [standby_hosts("power", ("6.12", "6.12"), "power-test", "--postgres", "--primary", "b", seconds=300, **database),
                 standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
     return labs + two + standby + [
