@@ -92,6 +92,27 @@ TEST_F(CtlStandby, F1_list_and_status)
 	EXPECT_TRUE(has(run({"status"}).out, "db  frozen"));
 }
 
+TEST_F(CtlStandby, F9_power_and_whether_the_standby_is_ready)
+{
+	json one = json::parse(vm("active"));
+	json power{{"ups", "ups@localhost"}, {"line", "battery"}, {"status", "OB DISCHRG"}, {"charge_percent", 80}, {"hold_up_s", 300},
+		   {"budget_bytes", 3u << 20}, {"need_bytes", 1u << 20}};
+
+	answer = [&](const json &request) {
+		if (request.contains("vm"))
+			return one.dump();
+		return json{{"ok", true}, {"me", "a"}, {"peer", "b"}, {"link", "up"}, {"refused", 0}, {"power", power}, {"vms", {one}}}.dump();
+	};
+	one["standby"] = "ready";
+	EXPECT_EQ(run({"list"}).out, "a, link to b up, 0 connections refused\n"
+				     "power: battery (ups@localhost: OB DISCHRG), 80 %, 300 s; 3.0 MiB can be sent, 1.0 MiB would have to be\n"
+				     "db  active, epoch 3, QEMU running, link up, standby ready\n");
+	one["standby"] = "b is not ready: no QEMU waits";
+	power["error"] = "Data stale";
+	EXPECT_TRUE(has(run({"list"}).out, "upsd does not answer: Data stale\ndb  active, epoch 3, QEMU running, link up, standby not ready\n"));
+	EXPECT_TRUE(has(run({"status", "db"}).out, "  b is not ready: no QEMU waits\n"));
+}
+
 TEST_F(CtlStandby, F1_go_waits_and_tells_what_came_of_it)
 {
 	unsigned n = 0;

@@ -74,6 +74,31 @@ TEST(Config, F1_what_is_missing_unknown_or_of_a_wrong_kind)
 		EXPECT_TRUE(has(refusal([&](Json &j) { j["listen"] = listen; }), "listen must be ADDRESS:PORT")) << listen;
 }
 
+TEST(Config, F9_power)
+{
+	EXPECT_EQ(parse_config(good().dump()).power.ups, "");
+	Json json = good();
+	json["power"] = {{"ups", "ups@localhost"}};
+	const PowerConfig least = parse_config(json.dump()).power;
+	EXPECT_TRUE(least.resume);
+	EXPECT_EQ(least.rate, 0u);
+	EXPECT_EQ(least.health, 100u);
+	json["power"] = {{"ups", "u@h:1"}, {"on-return", "stay"}, {"rated-seconds", 600}, {"health-percent", 80}, {"margin-seconds", 0},
+			 {"fixed-seconds", 1}, {"rate-mib", 3}};
+	const PowerConfig all = parse_config(json.dump()).power;
+	EXPECT_FALSE(all.resume);
+	EXPECT_EQ(all.rated.count(), 600);
+	EXPECT_EQ(all.health, 80u);
+	EXPECT_EQ(all.margin.count(), 0);
+	EXPECT_EQ(all.fixed.count(), 1);
+	EXPECT_EQ(all.rate, 3u << 20);
+	EXPECT_EQ(refusal([](Json &j) { j["power"] = Json::object(); }), "power.ups is missing");
+	EXPECT_EQ(refusal([](Json &j) { j["power"] = 1; }), "power must be an object");
+	EXPECT_TRUE(has(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"on-return", "go"}}; }), "power.on-return must be one of: resume, stay"));
+	EXPECT_TRUE(has(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"health-percent", 101}}; }), "power.health-percent must be"));
+	EXPECT_EQ(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"watts", 1}}; }), "power.watts is not known");
+}
+
 TEST(Config, F1_two_VMs_that_are_one)
 {
 	for (const char *name : {"name", "uuid", "qmp", "ram"})
