@@ -354,9 +354,11 @@ def guest_layer(cache, guest):
     return cached(cache, f"guest-{guest.series}", key, build)
 
 
-def run_layer(path, kernel, guest, overlays):
+def run_layer(path, kernel, guest, overlays, crash=False):
     """What changes from run to run. Returns nothing; writes the cpio to path."""
     tree = Tree()
+    if crash:
+        tree.file("boot/vmlinuz", kernel.vmlinuz, 0o644)
     tree.lay_over(f"{HERE}/rootfs")
     tree.data("etc/lab.seed", os.urandom(64), 0o600)
     kernel.add_built(tree, HOST_MODULES, built_modules(f"{TOP}/build/{kernel.series}"))

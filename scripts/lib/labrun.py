@@ -120,7 +120,7 @@ class Run:
         if self.guest:
             self.fixed_layers.append(labimage.guest_layer(cache, self.guest))
         self.run_layer = f"{self.dir}/run.cpio"
-        labimage.run_layer(self.run_layer, self.kernel, self.guest, a.overlay)
+        labimage.run_layer(self.run_layer, self.kernel, self.guest, a.overlay, a.crash)
 
     def spawn(self, argv, **kw):
         """The emulator dies with us, however we die."""
@@ -178,10 +178,11 @@ class Run:
     def relay(self):
         """Moves output (and a terminal's input) until the exit status comes."""
         fds = [self.channel.sock]
-        silence = None
+        silence, ready_at = None, 0
         while True:
             ready = self.wait_readable(fds, silence and time.monotonic() + silence)
-            if not ready:
+            # Between a panic and the crash kernel's agent nobody is there to take it.
+            if not ready and not console.panics(self.console_text(), ready_at):
                 self.channel.send("N")
             if 0 in ready:
                 data = os.read(0, 1024)
@@ -194,6 +195,7 @@ class Run:
                 continue
             for kind, data in self.channel.frames():
                 if kind == "R":
+                    ready_at = len(self.console_text())
                     self.start_command()
                     silence = NUDGE_SECONDS[self.args.arch]
                     if self.interactive:
