@@ -46,6 +46,21 @@ static long do_register(struct file *file, struct rdt_sb_register __user *arg)
 	return copy_to_user(arg, &reg, sizeof(reg)) ? -EFAULT : 0;
 }
 
+static long do_crash(struct file *file, struct rdt_sb_crash __user *arg)
+{
+	/* Another thread's registration is whole before it is there: pairs with do_register()'s cmpxchg(). */
+	struct rdt_sb_vm *vm = smp_load_acquire((struct rdt_sb_vm **)&file->private_data);
+	struct rdt_sb_crash crash;
+
+	if (!vm) {
+		pr_notice_ratelimited("%s[%d]: crash: this descriptor has no VM\n", current->comm, task_tgid_nr(current));
+		return -ENXIO;
+	}
+	if (copy_from_user(&crash, arg, sizeof(crash)))
+		return -EFAULT;
+	return rdt_sb_crash_set(vm, &crash);
+}
+
 static long rdt_sb_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	switch (cmd) {
@@ -53,6 +68,8 @@ static long rdt_sb_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		if (READ_ONCE(file->private_data))
 			return busy();
 		return do_register(file, (struct rdt_sb_register __user *)arg);
+	case RDT_SB_CRASH:
+		return do_crash(file, (struct rdt_sb_crash __user *)arg);
 	default:
 		return -ENOTTY;
 	}
@@ -91,13 +108,21 @@ static struct miscdevice misc = {
 
 static int __init rdt_sb_init(void)
 {
-	int err = genl_register_family(&rdt_sb_family);
+	int err = rdt_sb_crash_init();
 
 	if (err)
 		return err;
+	err = genl_register_family(&rdt_sb_family);
+	if (err)
+		goto no_family;
 	err = misc_register(&misc);
 	if (err)
-		genl_unregister_family(&rdt_sb_family);
+		goto no_device;
+	return 0;
+no_device:
+	genl_unregister_family(&rdt_sb_family);
+no_family:
+	rdt_sb_crash_exit();
 	return err;
 }
 
@@ -107,6 +132,7 @@ static void __exit rdt_sb_exit(void)
 	genl_unregister_family(&rdt_sb_family);
 	/* A vCPU's thread that limit.c had put to sleep has let the module go, and has a few instructions of it still to do. */
 	synchronize_rcu_tasks();
+	rdt_sb_crash_exit();
 }
 
 module_init(rdt_sb_init);

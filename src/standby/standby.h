@@ -12,9 +12,11 @@
  * vcpu.c   KVM's GET ioctls, an item each
  * scan.c   which pages were written since the last look
  * limit.c  vCPUs that write faster than they may
+ * panic.c  what a crash kernel finds
  *
  * Locks, in the order in which they are taken: vm->lock, event_lock (genl.c); vms_lock (vm.c), in which no other is taken;
- * limits_lock (limit.c) under vm->lock; innermost, each alone: stream->lock, held_lock (stream.c), mms_lock (vm.c), limit->lock (limit.c). A stream's thread holds none while it reads,
+ * limits_lock (limit.c) under vm->lock; innermost, each alone: stream->lock, held_lock (stream.c), mms_lock (vm.c),
+ * limiter->lock (limit.c), slots_lock (panic.c). A stream's thread holds none while it reads,
  * sends or sleeps; kvm->srcu while it takes hold of pages that are there.
  */
 #ifndef REDOUBT_STANDBY_H
@@ -42,6 +44,9 @@ struct rdt_sb_mm {
 	unsigned int refs;
 };
 
+struct rdt_crash_vm;
+struct rdt_sb_note;
+
 /* A registered VM. What is held stays from rdt_sb_vm_register() to rdt_sb_vm_end(), and is used under @lock. */
 struct rdt_sb_vm {
 	struct kref kref;		/* of this structure only: the descriptor, and requests under way */
@@ -56,6 +61,12 @@ struct rdt_sb_vm {
 	/* One request at a time; protects @ended and @streams. Held while a stream is stopped and while KVM is asked. */
 	struct mutex lock;
 	bool ended;			/* nothing above is held any more */
+	struct {
+		int slot;		/* of the root's; -1: none */
+		u64 change;
+		struct rdt_crash_vm *record;
+		struct rdt_sb_note *note;
+	} crash;
 	struct list_head streams;
 	unsigned int nr_streams;
 	struct rdt_sb_limiter *limiter;	/* NULL: none */
@@ -217,6 +228,15 @@ int rdt_sb_put_limit(struct sk_buff *skb, const struct rdt_sb_vm *vm);
 u64 rdt_sb_faults(const struct rdt_sb_vm *vm);
 /* vm->lock held. Who sleeps is woken, and its thread still uses what it has of the limiter. */
 void rdt_sb_limit_end(struct rdt_sb_vm *vm);
+
+/* panic.c */
+int rdt_sb_crash_init(void);
+void rdt_sb_crash_exit(void);
+/* While the VM is registered: it is held. Nobody else has it, or vm->lock is held. */
+int rdt_sb_crash_add(struct rdt_sb_vm *vm);
+void rdt_sb_crash_remove(struct rdt_sb_vm *vm);
+/* Takes vm->lock. */
+int rdt_sb_crash_set(struct rdt_sb_vm *vm, const struct rdt_sb_crash *arg);
 
 /* genl.c */
 extern struct genl_family rdt_sb_family;

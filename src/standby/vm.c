@@ -156,6 +156,7 @@ static void let_go(struct rdt_sb_vm *vm)
 {
 	u32 i;
 
+	rdt_sb_crash_remove(vm);
 	for (i = 0; i < vm->nr_vcpus; i++)
 		fput(vm->vcpus[i]);
 	kvfree(vm->vcpus);
@@ -220,6 +221,7 @@ int rdt_sb_vm_register(struct rdt_sb_register *reg, struct rdt_sb_vm **out)
 	kref_init(&vm->kref);
 	mutex_init(&vm->lock);
 	INIT_LIST_HEAD(&vm->streams);
+	vm->crash.slot = -1;
 	memcpy(vm->uuid, reg->uuid, sizeof(vm->uuid));
 
 	vm->file = fget(reg->vm_fd);
@@ -249,6 +251,9 @@ int rdt_sb_vm_register(struct rdt_sb_register *reg, struct rdt_sb_vm **out)
 		goto fail;
 	}
 	reg->slots = rdt_sb_vm_slots(vm, NULL, 0, &frames);
+	err = rdt_sb_crash_add(vm);
+	if (err)
+		goto fail;
 	err = enlist(vm);
 	if (err)
 		goto fail;

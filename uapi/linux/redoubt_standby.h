@@ -49,6 +49,26 @@ struct rdt_sb_register {
 };
 #define RDT_SB_REGISTER		_IOWR('R', 0x60, struct rdt_sb_register)
 
+/**
+ * struct rdt_sb_crash - what a crash kernel shall find of this descriptor's VM (F1), in the place of what it would have found.
+ * @ranges: in, user pointer to struct rdt_crash_range[@nr_ranges] (linux/redoubt_crash.h), RDT_CRASH_MAX_RANGES at most: where
+ * the VMM has the image's frames. @nr_ranges 0: the VM's slots as they are now, by gfn; so it is from the registration on.
+ * @note: in, user pointer to @note_bytes bytes, RDT_CRASH_MAX_NOTE at most, that are kept for the crash kernel as they are
+ * now; 0: none. @flags: 0.
+ *
+ * A panic at any moment finds all of the old, or all of the new. Caller: who has the descriptor.
+ * Errors: -ENXIO no VM is registered; -EINVAL; -EFAULT; -ENOSPC RDT_CRASH_MAX_VMS were registered before; -ENOMEM. After an
+ * error the old is found.
+ */
+struct rdt_sb_crash {
+	__u64 ranges;
+	__u64 note;
+	__u32 nr_ranges;
+	__u32 note_bytes;
+	__u64 flags;
+};
+#define RDT_SB_CRASH		_IOW('R', 0x61, struct rdt_sb_crash)
+
 /* ---- the family ------------------------------------------------------- */
 
 #define RDT_SB_GENL_NAME	"redoubt_standby"

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * What redoubt_standby leaves in memory for a crash kernel: where the registered VMs are (F1).
+ *
+ * The root is one frame. Its physical address is the module's parameter "crash_root" (root only); who loads a crash kernel
+ * hands it on. From there everything is reached by physical addresses, and by virtual ones through the page tables of the
+ * VMM, whose upper half is the kernel's. There is no lock and no half-written state: a record is written whole, in memory of
+ * its own, before the root's word names it, and is freed behind a grace only when the word names another one, or none. What
+ * the checksums are for is memory that the failing kernel has overwritten. A reader trusts nothing: not magic, not counts.
+ *
+ * Integers are in host order, addresses are bytes, reserved fields are 0. CRCs are CRC-32 as zlib's crc32(), over the
+ * structure with the field itself being 0.
+ */
+#ifndef _UAPI_LINUX_REDOUBT_CRASH_H
+#define _UAPI_LINUX_REDOUBT_CRASH_H
+
+#include <linux/types.h>
+
+#define RDT_CRASH_ROOT_MAGIC	0x746f6f7254445221ull	/* "!RDTroot" */
+#define RDT_CRASH_VM_MAGIC	0x20206d7654445221ull	/* "!RDTvm  " */
+#define RDT_CRASH_CPU_MAGIC	0x2075706354445221ull	/* "!RDTcpu " */
+#define RDT_CRASH_VERSION	1
+
+#define RDT_CRASH_ROOT_BYTES	4096
+#define RDT_CRASH_MAX_VMS	256
+#define RDT_CRASH_MAX_CPUS	8192
+#define RDT_CRASH_MAX_RANGES	512
+#define RDT_CRASH_MAX_NOTE	(16u << 20)
+
+/**
+ * struct rdt_crash_root - the root.
+ * @crc: over the first RDT_CRASH_ROOT_HEAD bytes, which do not change after the module's start.
+ * @self: its own physical address. @levels: of the page tables, 4 or 5. @cpus: physical address of u64[@nr_cpus]: those of
+ * a struct rdt_crash_cpu each, 0 where there is none; by CPU number. @cpu_bytes: of each. @release: uname -r.
+ * @vms: physical addresses of struct rdt_crash_vm, or 0.
+ */
+struct rdt_crash_root {
+	__u64 magic;
+	__u32 version;
+	__u32 crc;
+	__u64 self;
+	__u32 levels;
+	__u32 nr_cpus;
+	__u64 cpus;
+	__u64 cpu_bytes;
+	char release[72];
+	__u64 reserved;
+	__u64 vms[RDT_CRASH_MAX_VMS];
+};
+#define RDT_CRASH_ROOT_HEAD	128
+
+/**
+ * struct rdt_crash_range - @count frames of an image from @first on; the VMM has them at @hva.
+ */
+struct rdt_crash_range {
+	__u64 first;
+	__u64 count;
+	__u64 hva;
+};
+
+/**
+ * struct rdt_crash_vm - a registered VM; behind it u64 vcpus[@nr_vcpus] (struct kvm_vcpu's addresses), struct
+ * rdt_crash_range[@nr_ranges], u64[@note_bytes / 4096, rounded up] (physical addresses of the note's frames).
+ * @crc: over @bytes, all of that. @self: its own physical address. @uuid: as registered. @change: counts the records of
+ * this VM. @pgd: physical address of the VMM's top page table. @kvm: struct kvm's address. @note_bytes, @note_crc: what
+ * the agent wants to find again; 0: nothing.
+ */
+struct rdt_crash_vm {
+	__u64 magic;
+	__u32 version;
+	__u32 crc;
+	__u64 self;
+	__u64 bytes;
+	__u8 uuid[16];
+	__u64 change;
+	__u64 pgd;
+	__u64 kvm;
+	__u32 nr_vcpus;
+	__u32 nr_ranges;
+	__u32 note_bytes;
+	__u32 note_crc;
+};
+
+/* rdt_crash_cpu.flags */
+#define RDT_CRASH_FPU_IN_MEMORY	(1 << 0)	/* the task's FPU registers were saved before: the XSAVE area is not its own */
+
+/**
+ * struct rdt_crash_cpu - what a CPU had in its registers when it was stopped: written on the way into the crash kernel; behind it
+ * the XSAVE area.
+ * @magic: 0 until the rest is written. @cpu: its number. @fpstate: address of the struct fpstate that its FPU registers
+ * belong to. @online: how many CPUs were online: one that has left nothing here did not stop. @xcr0: what the XSAVE area has, in the standard format; 0: FXSAVE's. @dr: debug registers 0 to 3. @tsc: RDTSC.
+ */
+struct rdt_crash_cpu {
+	__u64 magic;
+	__u32 cpu;
+	__u32 flags;
+	__u64 fpstate;
+	__u64 xcr0;
+	__u64 dr[4];
+	__u64 online;
+	__u64 tsc;
+	__u64 reserved[6];
+};
+
+#endif
