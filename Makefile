@@ -8,7 +8,7 @@ define HELP
 make              all: modules and tools
 make modules      build/<6.1|6.12>/redoubt*.ko and guest-driver/redoubt_guest.ko
 make guest        the guest's driver only; it needs no KVM
-make tools        redoubtctl, redoubtd
+make tools        redoubtctl, redoubtd, redoubt-crash
 make guest-tools  libredoubt, redoubt-domain, the key service: for the guest
 make setup        install and fetch what the build and the lab need (Debian 12)
 make unit         tests that need no virtual machine
@@ -85,7 +85,7 @@ modules: $(KERNELS:%=host-%) guest
 guest: $(KERNELS:%=guest-%)
 
 tools:
-	+@for d in redoubtctl redoubtd; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools || exit; done
+	+@for d in redoubtctl redoubtd redoubt-crash; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools || exit; done
 
 # What runs in the guest's user space, and in domains
 guest-parts := libredoubt keyservice
@@ -103,7 +103,7 @@ unit-layout-%: mirror-%
 unit-core:
 	+@$(MAKE) -C selftests/unit BUILD=$(abspath $(BUILD)) check
 unit-tools:
-	+@for d in redoubtctl redoubtd; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools check || exit; done
+	+@for d in redoubtctl redoubtd redoubt-crash; do $(MAKE) --no-print-directory -C tools/$$d O=$(abspath $(BUILD))/tools check || exit; done
 unit-guest-tools:
 	+@for d in $(guest-parts); do \
 		$(MAKE) --no-print-directory -s -C guest-driver/$$d O=$(abspath $(BUILD))/guest-tools check || exit; done
@@ -157,7 +157,7 @@ guest-install-%: guest-%
 modules_install = CONFIG_MODULE_SIG_ALL= INSTALL_MOD_STRIP=1 INSTALL_MOD_PATH=$(DESTDIR) modules_install
 
 install: $(KERNELS:%=install-%) tools
-	+for d in redoubtctl redoubtd; do $(MAKE) -C tools/$$d O=$(abspath $(BUILD))/tools install || exit; done
+	+for d in redoubtctl redoubtd redoubt-crash; do $(MAKE) -C tools/$$d O=$(abspath $(BUILD))/tools install || exit; done
 	install -D -m 644 scripts/redoubtd.service $(DESTDIR)/usr/lib/systemd/system/redoubtd.service
 	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
 	install -D -m 755 scripts/redoubt-vm $(DESTDIR)/usr/lib/ocf/resource.d/redoubt/redoubt-vm
