@@ -178,6 +178,10 @@ static _Noreturn void vmm(struct child_box *box, int from, int to, uint64_t byte
 		case CHILD_AWAITED:
 			awaited_slot(box, vm);
 			break;
+		case CHILD_LOCK:
+			if (mlockall(MCL_CURRENT))
+				tap_bail("mlockall");
+			break;
 		case CHILD_FUSE:
 			map_fuse(box);
 			break;

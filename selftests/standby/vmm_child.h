@@ -55,6 +55,7 @@ void child_slot(struct child *c, bool there);	/* DATA's slot, away and back */
 #define CHILD_TAKE	'x'	/* slot 3 away */
 #define CHILD_COUNT	'c'	/* vCPU 0 runs g_count, until the end */
 #define CHILD_FUSE	'f'	/* maps FUSE_FILE's first page */
+#define CHILD_LOCK	'l'	/* mlockall(): all its memory is there, and stays */
 #define FUSE_FILE	"/tmp/page-that-does-not-come"
 #define SPARSE_GPA	0x50000000ul
 #define SPARSE_PAGES	1024

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * F1: the host's kernel panics. In the crash kernel all memory of a registered VM is found, page by page as it was, and its
+ * vCPUs' registers: of one that ran, one that had halted, one whose VMM had not brought an I/O to its end.
+ *
+ *   test_panic DIR run|io CMD	in the host: starts a VM, writes down in DIR what it has, runs CMD, which loads a crash kernel, and
+ *				panics. run: vCPU 0 spins; io: it has left for an I/O
+ *   test_panic DIR check IMAGE	in the crash kernel: compares with what redoubt-crash image wrote to IMAGE
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/kvm.h>
+#include <linux/redoubt_standby.h>
+
+#include "known.h"
+#include "tap.h"
+#include "vmm.h"
+#include "vmm_child.h"
+
+#define DATA_BYTES	(8ul << 20)
+#define UUID_TEXT	"7265646f-7562-7420-7374-616e64627900"	/* child_register()'s */
+#define NOTE_BYTES	10000
+
+static const char *dir, *image;
+
+static void put_file(const char *name, const void *data, size_t bytes)
+{
+	char path[200];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes || close(fd))
+		tap_bail("%s", path);
+}
+
+/* NULL: it is not there; else with a byte more, 0. */
+static void *get_file(const char *base, const char *name, size_t *bytes)
+{
+	char path[300], *data;
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", base, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st))
+		tap_bail("%s", path);
+	data = calloc(1, st.st_size + 1);
+	if (!data || read(fd, data, st.st_size) != st.st_size)
+		tap_bail("%s", path);
+	close(fd);
+	*bytes = st.st_size;
+	return data;
+}
+
+/* As redoubt-crash does */
+static uint64_t page_hash(const uint64_t *words)
+{
+	uint64_t h = 0xcbf29ce484222325;
+
+	for (size_t i = 0; i < PAGE_SIZE / sizeof(*words); i++)
+		h = (h ^ words[i]) * 0x100000001b3;
+	return h;
+}
+
+/* ---- before ----------------------------------------------------------------------- */
+
+static void note_of(uint8_t *note)
+{
+	for (size_t i = 0; i < NOTE_BYTES; i++)
+		note[i] = i * 7 + i / 251;
+}
+
+static int crash_set(int reg, uint64_t ranges, uint32_t nr, const void *note, uint32_t bytes)
+{
+	struct rdt_sb_crash c = { .ranges = ranges, .nr_ranges = nr, .note = (uintptr_t)note, .note_bytes = bytes };
+
+	return ioctl(reg, RDT_SB_CRASH, &c) ? errno : 0;
+}
+
+/* What the ioctl refuses; the record is whole all the same, which the crash kernel shows. */
+static bool refusals(int reg)
+{
+	struct { uint64_t first, count, hva; } bad[] = { { 0, 0, 0 }, { 0, 1, 1 }, { 0, 1, 1ull << 60 }, { 0, 1ull << 50, 0 } };
+	int dev = open("/dev/redoubt-standby", O_RDWR | O_CLOEXEC);
+	bool good = crash_set(dev, 0, 0, NULL, 0) == ENXIO;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		good = good && crash_set(reg, (uintptr_t)&bad[i], 1, NULL, 0) == EINVAL;
+	good = good && crash_set(reg, 8, 1, NULL, 0) == EFAULT && crash_set(reg, 0, 0, (void *)8, 4096) == EFAULT;
+	good = good && crash_set(reg, 0, 513, NULL, 0) == EINVAL && crash_set(reg, 0, 0, NULL, 16 << 20 | 1) == EINVAL;
+	close(dev);
+	return good;
+}
+
+static void before(bool io, const char *cmd)
+{
+	static uint8_t note[NOTE_BYTES];
+	struct child c;
+	int reg;
+
+	child_start(&c, DATA_BYTES, 21);
+	child_tell(&c, CHILD_LOCK);
+	reg = child_register(&c, -1, NULL);
+	if (reg < 0)
+		tap_bail("registration: %s", strerror(errno));
+	note_of(note);
+	/* More than once: the old one is freed. */
+	for (int i = 0; i < 3; i++)
+		if (crash_set(reg, 0, 0, note, NOTE_BYTES - (i < 2)))
+			tap_bail("RDT_SB_CRASH");
+	put_file("refused", refusals(reg) ? "1" : "0", 1);
+	io ? child_leave(&c) : child_run(&c);
+	for (int k = 0; k < CHILD_SLOTS; k++) {
+		const uint64_t frames = c.box->slot[k].frames;
+		uint8_t *bytes = malloc(frames * PAGE_SIZE);
+		uint64_t *hashes = malloc(frames * 8);
+		char name[40];
+
+		child_read(&c, k, bytes);
+		for (uint64_t i = 0; i < frames; i++)
+			hashes[i] = page_hash((uint64_t *)(bytes + i * PAGE_SIZE));
+		snprintf(name, sizeof(name), "hashes-%llu", (unsigned long long)c.box->slot[k].gfn);
+		put_file(name, hashes, frames * 8);
+	}
+	put_file("flags", c.box->flags, sizeof(c.box->flags));
+	put_file("what", io ? "io" : "run", io ? 2 : 3);
+	if (system(cmd))
+		tap_bail("%s", cmd);
+	sync();
+	sleep(1);		/* what was said until now gets out */
+	put_file("/../../proc/sysrq-trigger", "c", 1);
+	tap_bail("no panic");
+}
+
+/* ---- after ------------------------------------------------------------------------ */
+
+static void check_memory(uint64_t gfn)
+{
+	size_t want_bytes = 0, got_bytes = 0;
+	uint64_t *want, *got, differ = 0, lost = 0;
+	char name[60], at[100];
+
+	snprintf(name, sizeof(name), "hashes-%llu", (unsigned long long)gfn);
+	snprintf(at, sizeof(at), UUID_TEXT "/%s", name);
+	want = get_file(dir, name, &want_bytes);
+	got = get_file(image, at, &got_bytes);
+	if (!want || !got || want_bytes != got_bytes) {
+		ok(false, "F1 memory from frame %#llx on is there: %zu bytes of hashes, expected %zu", (unsigned long long)gfn, got_bytes,
+		   want_bytes);
+		return;
+	}
+	for (size_t i = 0; i < want_bytes / 8; i++) {
+		lost += !got[i];
+		differ += got[i] && got[i] != want[i];
+	}
+	ok(!lost && !differ, "F1 memory from frame %#llx on: %zu pages as they were (%llu lost, %llu others)", (unsigned long long)gfn,
+	   want_bytes / 8, (unsigned long long)lost, (unsigned long long)differ);
+}
+
+static const void *item(int vcpu, const char *name, size_t at_least)
+{
+	size_t bytes = 0;
+	char at[100];
+	void *data;
+
+	snprintf(at, sizeof(at), UUID_TEXT "/vcpu%d/%s", vcpu, name);
+	data = get_file(image, at, &bytes);
+	if (data && bytes >= at_least)
+		return data;
+	ok(false, "F1 vCPU %d: %s is there: %zu bytes, at least %zu", vcpu, name, bytes, at_least);
+	return NULL;
+}
+
+static bool msr_is(const struct kvm_msr_entry *e, uint32_t index, uint64_t value)
+{
+	for (size_t i = 0; i < 20; i++)
+		if (e[i].index == index)
+			return e[i].data == value;
+	return false;
+}
+
+static void check_vcpu(int n)
+{
+	const struct kvm_debugregs *dr = item(n, "DEBUGREGS", sizeof(*dr));
+	const struct kvm_mp_state *mp = item(n, "MP_STATE", sizeof(*mp));
+	const struct kvm_vcpu_events *ev = item(n, "VCPU_EVENTS", sizeof(*ev));
+	const struct kvm_sregs *s = item(n, "SREGS", sizeof(*s));
+	const struct kvm_regs *r = item(n, "REGS", sizeof(*r));
+	const struct kvm_xcrs *xcrs = item(n, "XCRS", sizeof(*xcrs));
+	const struct kvm_msr_entry *msrs = item(n, "MSRS", 20 * sizeof(*msrs));
+	const uint8_t *xsave = item(n, "XSAVE", 4096), *lapic = item(n, "LAPIC", 1024);
+	const uint64_t *flags;
+	size_t bytes;
+
+	flags = get_file(dir, "flags", &bytes);
+	if (!dr || !mp || !ev || !s || !r || !xcrs || !msrs || !xsave || !lapic || !flags)
+		return;
+	ok(r->rax == KNOWN_RAX && r->rbx == KNOWN_RBX && r->rcx == KNOWN_RCX && r->rdx == KNOWN_RDX && r->rsi == KNOWN_RSI &&
+	   r->rbp == KNOWN_RBP && r->rdi == flags[n] && r->r8 == KNOWN_R(8) && r->r9 == KNOWN_R(9) && r->r10 == KNOWN_R(10) &&
+	   r->r11 == KNOWN_R(11) && r->r12 == KNOWN_R(12) && r->r13 == KNOWN_R(13) && r->r14 == KNOWN_R(14) && r->r15 == KNOWN_R(15),
+	   "F1 vCPU %d: all general registers", n);
+	if (n)
+		is(r->rip, (uintptr_t)known_halted, "F1 vCPU %d: RIP where it halted", n);
+	else
+		ok(r->rip >= (uintptr_t)known_spin && r->rip < (uintptr_t)known_spin_end, "F1 vCPU %d: RIP where it spins (%#llx)", n, r->rip);
+	ok(s->cr3 == GUEST_PML4 && (s->cr0 & 0x80000001) == 0x80000001 && s->efer & 0x400 && s->cs.selector == SEL_CODE0 && s->cs.l &&
+	   s->gdt.base == GUEST_GDT && s->idt.base == GUEST_IDT && s->tr.selector == SEL_TSS + 16 * n,
+	   "F1 vCPU %d: control and segment registers", n);
+	ok(!memcmp(xsave + 160, known_xmm, sizeof(known_xmm)), "F1 vCPU %d: XMM registers", n);
+	ok(xsave[32 + 9] == 0x3f && xsave[32 + 8] == 0xff && xsave[32 + 7] == 0x80, "F1 vCPU %d: 1.0 on the x87 stack", n);
+	is(dr->db[0], KNOWN_DR0, "F1 vCPU %d: DR0", n);
+	is(mp->mp_state, n ? KVM_MP_STATE_HALTED : KVM_MP_STATE_RUNNABLE, "F1 vCPU %d: %s", n, n ? "it has halted" : "it ran");
+	ok(msr_is(msrs, 0xc0000102, KNOWN_KGS) && msr_is(msrs, 0xc0000081, KNOWN_STAR), "F1 vCPU %d: MSRs", n);
+	ok(!ev->exception.injected && !ev->interrupt.injected && !ev->nmi.injected, "F1 vCPU %d: no event under way", n);
+	is(lapic[0x23], n, "F1 vCPU %d: its APIC's number", n);
+}
+
+static bool said(const char *text, const char *what)
+{
+	return text && strstr(text, what);
+}
+
+static void after(void)
+{
+	static uint8_t note[NOTE_BYTES];
+	size_t bytes = 0;
+	const char *what = get_file(dir, "what", &bytes), *log = get_file(image, "log", &bytes);
+	const char *refused = get_file(dir, "refused", &bytes);
+	const uint8_t *got;
+
+	ok(refused && *refused == '1', "F1 what is no range, and no note, was refused");
+	check_memory(0);
+	check_memory(DATA_GPA / PAGE_SIZE);
+	note_of(note);
+	got = get_file(image, UUID_TEXT "/note", &bytes);
+	ok(got && bytes == NOTE_BYTES && !memcmp(got, note, bytes), "F1 the note, the last one of three");
+	if (what && !strcmp(what, "io")) {
+		ok(said(log, "vCPU 0 lost: an I/O of it was not complete"), "F3 a vCPU in the middle of an I/O is told to be lost");
+	} else {
+		check_vcpu(0);
+		check_vcpu(1);
+	}
+	if (log)
+		tap_diag("%s", log);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 4)
+		tap_bail("DIR run|io CMD; DIR check IMAGE");
+	dir = argv[1];
+	image = argv[3];
+	if (strcmp(argv[2], "check"))
+		before(!strcmp(argv[2], "io"), argv[3]);
+	after();
+	return tap_end();
+}
