@@ -190,6 +190,14 @@ def standby_suite(name, hosts, test, args="", long=ALL, **more):
                  files=((f"build/standby-tests/test_{test}", LIB),), needs=(("-C", "selftests/standby"),), **more)
 
 
+def killed_linux(name, hosts, long, kills, seconds):
+    return Suite(f"standby/{name}", f"{LIB}/killed-linux {kills}", hosts, long, module="free", boot=f"standby-{name}", seconds=seconds,
+                 lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",),),
+                 files=(*((f"selftests/standby/{f}", LIB) for f in ("killed-linux", "vm", "vm-event", "tap-up")),
+                        ("selftests/guest/guest-tap", LIB), ("selftests/guest/load-lib", LIB),
+                        ("selftests/standby/guest/guest.start", "/guest/overlay/etc")))
+
+
 def suites():
     io_tools = tuple((f, "/guest/overlay/usr/local/bin") for f in
                      ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))
@@ -248,6 +256,9 @@ def suites():
         Suite("standby/netlink", f"{LIB}/netlink-test", NPT[:1], NPT, module="free", boot="standby-netlink", seconds=60,
               lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
               files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB))),
+        # A Linux guest's QEMU is killed, again and again
+        killed_linux("killed-linux", NPT, (), 2, 150),
+        killed_linux("killed-linux-often", (), NPT, 25, 1200),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),

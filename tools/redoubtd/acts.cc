@@ -82,6 +82,8 @@ void Keeper::send(const sb::Action &a)
 
 void Keeper::vm_stop()
 {
+	if (watch_.busy())
+		return watch_.when_idle([this] { vm_stop(); });
 	if (stages_.empty() || machine_.state() == sb::State::Frozen) {
 		began_ = Loop::Clock::now();
 		stages_.clear();
@@ -118,6 +120,8 @@ void Keeper::vm_stop()
 
 void Keeper::vm_cont()
 {
+	if (watch_.busy())
+		return watch_.when_idle([this] { vm_cont(); });
 	if (sender_)
 		sender_->cancel();
 	vmm_.resume([this](const std::string &error) {
@@ -227,6 +231,9 @@ void Keeper::stream(uint64_t epoch)
 	vmm_.save(state_, [this](const std::string &error) {
 		saving_ = false;
 		if (machine_.state() != sb::State::Frozen)
+			return;
+		// Its end is told next, and what becomes of the VM decided there.
+		if (vmm_.state() == VmmState::gone)
 			return;
 		if (!error.empty() && !stale_)
 			return give_up("no device state: " + error);
@@ -398,6 +405,10 @@ Json Keeper::status() const
 	}
 	if (!trouble_.empty())
 		out["trouble"] = trouble_;
+	if (hold_ && !kept_)
+		out["if_killed"] = watch_.status();
+	if (kept_)
+		out["kept"] = true;
 	const Progress &p = sender_ && sender_->progress().frames ? sender_->progress() : sent_;
 	if (p.frames) {
 

@@ -241,6 +241,7 @@ Config parse_config(const std::string &text)
 	config.compress = static_cast<Compress>(in.choice("compress", {"auto", "off", "lz4"}, 0));
 	config.link_patience = std::chrono::seconds(in.number("link-patience-seconds", 1, 3600, 10));
 	config.prepare_limit = std::chrono::seconds(in.number("prepare-limit-seconds", 1, 3600, 30));
+	config.refresh = std::chrono::minutes(in.number("refresh-minutes", 0, 1440, 10));
 
 	Reader peer(in.get("peer"), "peer");
 	config.peer.name = peer.name("name");

@@ -60,6 +60,7 @@ struct Config {
 	Compress compress = Compress::automatic;
 	std::chrono::seconds link_patience{10};	// a frozen VM resumes after so long without its standby
 	std::chrono::seconds prepare_limit{30};	// for QEMU to stop and to write its state
+	std::chrono::minutes refresh{10};	// of the device state kept for QEMU's death; 0: none is kept
 
 	// Who calls whom is decided by the names: one of the two, never both.
 	bool caller() const { return me < peer.name; }

@@ -90,9 +90,9 @@ Hold::Hold(pid_t pid, const Uuid &uuid)
 	if (!device_)
 		throw Error(std::string("open ") + device_path + (errno == ENOENT ? " (redoubt_standby.ko is not loaded)" : ""), errno);
 	const client::ProcessVm vm = client::take_vm(sys, pid, std::nullopt);
-	const std::vector<Fd> vcpus = client::take_vcpus(pid);
+	vcpu_fds_ = client::take_vcpus(pid);
 	std::vector<int32_t> numbers;
-	for (const Fd &fd : vcpus)
+	for (const Fd &fd : vcpu_fds_)
 		numbers.push_back(fd.get());
 	rdt_sb_register request{};
 	request.vm_fd = vm.fd.get();
@@ -174,9 +174,9 @@ void Genl::receive(uint32_t seq, const std::function<void(const void *)> &reply)
 	}
 }
 
-void Genl::request(uint8_t command, std::initializer_list<Attribute> attributes)
+void Genl::request(uint8_t command, std::initializer_list<Attribute> attributes, const std::function<void(const void *)> &reply)
 {
-	receive(send(family_, command, RDT_SB_GENL_VERSION, attributes), {});
+	receive(send(family_, command, RDT_SB_GENL_VERSION, attributes), reply);
 }
 
 std::vector<Mapping> find_mappings(pid_t pid, const RamFile &ram)

@@ -26,6 +26,8 @@ public:
 
 	uint32_t id() const { return id_; }
 	unsigned vcpus() const { return vcpus_; }
+	// In the order of their INDEX
+	const std::vector<Fd> &vcpu_fds() const { return vcpu_fds_; }
 	// Is the device there at all?
 	static bool available();
 
@@ -33,6 +35,7 @@ private:
 	Fd device_;
 	uint32_t id_ = 0;
 	unsigned vcpus_ = 0;
+	std::vector<Fd> vcpu_fds_;
 };
 
 // One request at a time, answered before it returns: the module answers at once.
@@ -46,8 +49,8 @@ public:
 		const void *data;
 		size_t size;
 	};
-	// Throws with the module's errno.
-	void request(uint8_t command, std::initializer_list<Attribute> attributes);
+	// Throws with the module's errno. @reply: sees each message (nlmsghdr) of the answer.
+	void request(uint8_t command, std::initializer_list<Attribute> attributes, const std::function<void(const void *)> &reply = {});
 	uint16_t family() const { return family_; }
 
 private:

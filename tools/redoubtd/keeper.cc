@@ -24,7 +24,10 @@ Keeper::Keeper(Loop &loop, const Config &config, const VmConfig &vm, const State
 	: loop_(loop), config_(config), vm_(vm), boot_(boot), peer_(peer), journal_(directory, vm.name),
 	  machine_({.link_ms = static_cast<uint64_t>(config.link_patience.count()) * 1000}, boot),
 	  vmm_(loop, vm.name, vm.qmp,
-	       {[this] { vmm_changed(); }, [this] { vmm_died(); }})
+	       {[this] { vmm_changed(); }, [this] { vmm_died(); }}),
+	  watch_(loop, config, vm, vmm_,
+		 // Frozen: the machine's stop waits for the refresh to end.
+		 [this] { return machine_.state() == sb::State::Active || (machine_.state() == sb::State::Frozen && acting_); })
 {
 	// Not on a frozen VM's way
 	state_.reserve(16u << 20);
@@ -88,6 +91,8 @@ void Keeper::begin()
 		return;
 	}
 	begun_ = true;
+	if (open_kept())
+		state_saved_ = true;
 	if (saved_.is(vmm_.pid()) && vmm_.state() == VmmState::stopped && vmm_.status() == "postmigrate")
 		state_saved_ = true;
 	restart();
@@ -99,6 +104,7 @@ void Keeper::tick()
 	begin_anew();
 	boot_fresh();
 	mind_peer();
+	watch_death();
 	// One that waits says as much as many.
 	if (events_.empty())
 		hand_in({.ev = sb::Ev::Tick, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
@@ -166,6 +172,7 @@ void Keeper::settle()
 	}
 	if (state == sb::State::Active)
 		attempts_ = 0;
+	drop_kept();
 	if (state != sb::State::Starting)
 		booting_ = boot_asked_ = false;
 }
@@ -197,6 +204,7 @@ void Keeper::act(const sb::Action &a)
 		return vm_boot();
 	case sb::Act::VmDrop:
 		state_saved_ = false;
+		drop_kept();
 		// It has a VM that goes on elsewhere; its unit may start one that waits.
 		if (vmm_.state() == VmmState::stopped || vmm_.state() == VmmState::running)
 			vmm_.quit([](const std::string &) {});

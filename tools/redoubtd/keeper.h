@@ -17,6 +17,7 @@
 
 #include "check.h"
 #include "config.h"
+#include "death.h"
 #include "genl.h"
 #include "journal.h"
 #include "loop.h"
@@ -67,7 +68,7 @@ public:
 	void abort(Answer answer);
 	void fenced(uint64_t boot, Answer answer);
 	void promote(uint64_t boot, Answer answer);
-	void check(Checked answer) { check_vm(vmm_.qmp(), vmm_.pid(), vm_, std::move(answer)); }
+	void check(Checked answer);
 	Json status() const;
 
 private:
@@ -126,9 +127,15 @@ private:
 	// QEMU
 	void vmm_changed();
 	void vmm_died();
+	// Behind the death of QEMU (keeper_death.cc): is there all that the VM needs to go on? Then it is kept_.
+	bool keep_dead();
+	bool open_kept();
+	void drop_kept();
+	void watch_death();
 	bool open_memory();
 	void hold();
 	void make_sender();
+	void new_sender();
 	bool make_receiver();
 	void stage(const char *name);
 
@@ -140,6 +147,7 @@ private:
 	JournalFile journal_;
 	sb::Machine machine_;
 	Vmm vmm_;
+	DeathWatch watch_;
 
 	bool begun_ = false, acting_ = false, stepping_ = false;
 	bool booting_ = false, boot_asked_ = false;
@@ -161,6 +169,7 @@ private:
 	std::vector<uint8_t> state_;
 	bool state_saved_ = false, saving_ = false;
 	bool stale_ = false;			// the VM has run since saving_ began
+	bool kept_ = false;			// QEMU is dead, and state_ with the memory is the VM
 	Saved saved_;				// whose it is; of an agent before this one, too
 	uint64_t stream_epoch_ = 0;
 	std::optional<sb::Digest> unconfirmed_;

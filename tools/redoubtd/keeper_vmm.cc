@@ -21,6 +21,8 @@ bool Keeper::held_record() const
 sb::Vm Keeper::what_is_there() const
 {
 	const sb::Record *last = journal_.last();
+	if (kept_)
+		return sb::Vm::Kept;
 	// A unit that has started another: on the way of the old one that is none.
 	const bool other = held_record() && saved_.pid && !saved_.is(vmm_.pid());
 
@@ -66,7 +68,11 @@ void Keeper::read_state()
 // QEMU gives the state of a VM that stands only once, and an agent may die.
 void Keeper::note_state()
 {
-	saved_ = {.pid = vmm_.pid(), .started = start_time(vmm_.pid()), .boot = boot_, .frames = ram_->frames(), .state = {}};
+	saved_ = {.pid = vmm_.pid(), .started = start_time(vmm_.pid()), .boot = boot_, .frames = ram_->frames(),
+		  .inode = kept_ ? ram_->inode() : 0, .state = {}};
+	// Only that there is one: it is dead.
+	if (kept_)
+		saved_.pid = held_;
 	Saved out = saved_;
 	out.state = state_;
 	try {
@@ -143,7 +149,7 @@ void Keeper::vmm_changed()
 	}
 	boot_fresh();
 	// What the way of a frozen VM needs is there before.
-	if (state == VmmState::waiting)
+	if (state == VmmState::waiting && !kept_)
 		(void)make_receiver();
 	else if (machine_.state() != sb::State::Starting)
 		make_sender();
@@ -152,6 +158,8 @@ void Keeper::vmm_changed()
 	if (booting_) {
 		booting_ = boot_asked_ = false;
 		hand_in({.ev = sb::Ev::Loaded, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
+	} else if (watch_.busy()) {
+		// A refresh is through, and the stop waits for that.
 	} else if (is == sb::State::Active) {
 		hand_in({.ev = sb::Ev::VmUp, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 	} else {
@@ -181,6 +189,10 @@ void Keeper::vmm_died()
 {
 	const bool waited = machine_.vm() == sb::Vm::None || machine_.vm() == sb::Vm::Waiting;
 
+	if (begun_ && !waited && keep_dead())
+		return;
+	watch_.end();
+	held_ = 0;
 	state_saved_ = false;
 	saving_ = false;
 	if (sender_)
@@ -217,7 +229,7 @@ bool Keeper::open_memory()
 // With the module, once a VMM. Without it a VM that lives can still be handed over, by its RAM file.
 void Keeper::hold()
 {
-	if (held_ == vmm_.pid() || (vm_.pages == Source::map && !Hold::available()))
+	if (kept_ || !vmm_.pid() || held_ == vmm_.pid() || (vm_.pages == Source::map && !Hold::available()))
 		return;
 	held_ = vmm_.pid();
 	hold_.reset();
@@ -233,6 +245,9 @@ void Keeper::hold()
 
 void Keeper::make_sender()
 {
+	// What is left of a dead one has its sender, and the file may not be at the path any more.
+	if (kept_)
+		return;
 	hold();
 	if ((sender_ && ram_->changed().empty()) || !open_memory())
 		return;
@@ -253,6 +268,11 @@ void Keeper::make_sender()
 		say(vm_.name, trouble_);
 		return;
 	}
+	new_sender();
+}
+
+void Keeper::new_sender()
+{
 	sender_ = std::make_unique<Sender>(ram_->frames(), *source_, config_.compress, Sender::Handlers{
 		[this](sb::Msg msg, std::span<const uint8_t> head, std::span<const uint8_t> data) {
 			peer_.send(Channel::pages, {.msg = msg, .body = 0, .vm = wire_uuid(), .epoch = stream_epoch_, .from = boot_,

@@ -29,6 +29,13 @@ RamFile::RamFile(const std::string &path) : path_(path), fd_(open(path.c_str(), 
 	frames_ = static_cast<uint64_t>(st.st_size) / page_bytes;
 }
 
+uint64_t RamFile::inode() const
+{
+	struct stat st;
+
+	return fstat(fd_.get(), &st) ? 0 : st.st_ino;
+}
+
 std::string RamFile::changed() const
 {
 	struct stat now, ours;

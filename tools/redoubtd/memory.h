@@ -32,6 +32,7 @@ public:
 
 	uint64_t frames() const { return frames_; }
 	int fd() const { return fd_.get(); }
+	uint64_t inode() const;
 	// Is this still the file at the path, of the same size? Empty: yes.
 	std::string changed() const;
 

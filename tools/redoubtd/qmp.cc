@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -141,6 +142,12 @@ void Qmp::finish(uint64_t id, const QmpReply &reply)
 		// What QEMU says is not ours to trust: of another form than we know it is no answer.
 		p.done({false, {}, p.name + ": an answer of an unknown form: " + error.what()});
 	}
+}
+
+void Qmp::drain()
+{
+	for (pollfd p{socket_.get(), POLLIN, 0}; socket_ && poll(&p, 1, 0) > 0;)
+		on_readable();
 }
 
 void Qmp::on_readable()

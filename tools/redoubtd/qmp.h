@@ -43,6 +43,8 @@ public:
 	// and is given up after @patience.
 	void connect();
 	void close(const std::string &why);
+	// What has come and was not read yet.
+	void drain();
 	bool is_ready() const { return ready_; }
 	// The process behind the socket; 0 before connect().
 	pid_t pid() const { return pid_; }

@@ -16,8 +16,8 @@ namespace redoubt::agent {
 
 namespace {
 
-constexpr size_t head_bytes = 128;
-constexpr const char *form = "redoubt-saved 1 %d %" PRIu64 " %" PRIx64 " %" PRIu64 " %zu";
+constexpr size_t head_bytes = 192;
+constexpr const char *form = "redoubt-saved 2 %d %" PRIu64 " %" PRIx64 " %" PRIu64 " %" PRIu64 " %zu";
 
 void put_all(const Fd &fd, const std::string &path, const void *bytes, size_t size)
 {
@@ -68,7 +68,7 @@ void write_saved(const std::string &path, const Saved &saved)
 {
 	char text[head_bytes];
 
-	snprintf(text, sizeof(text), form, saved.pid, saved.started, saved.boot, saved.frames, saved.state.size());
+	snprintf(text, sizeof(text), form, saved.pid, saved.started, saved.boot, saved.frames, saved.inode, saved.state.size());
 	std::string head = text;
 	head.resize(head_bytes, '\n');
 	write_private(path, head, saved.state);
@@ -84,7 +84,8 @@ Saved read_saved(const std::string &path, uint64_t boot)
 
 	if (!fd || fstat(fd.get(), &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) ||
 	    read(fd.get(), head, head_bytes) != static_cast<ssize_t>(head_bytes) ||
-	    sscanf(head, "redoubt-saved 1 %d %" SCNu64 " %" SCNx64 " %" SCNu64 " %zu", &out.pid, &out.started, &out.boot, &out.frames, &size) != 5 ||
+	    sscanf(head, "redoubt-saved 2 %d %" SCNu64 " %" SCNx64 " %" SCNu64 " %" SCNu64 " %zu", &out.pid, &out.started, &out.boot, &out.frames,
+		   &out.inode, &size) != 6 ||
 	    out.boot != boot || static_cast<uint64_t>(st.st_size) != head_bytes + size)
 		return {};
 	out.state.resize(size);

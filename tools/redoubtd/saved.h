@@ -22,6 +22,7 @@ uint64_t start_time(pid_t pid);
 struct Saved {
 	pid_t pid = 0;			// 0: nothing
 	uint64_t started = 0, boot = 0, frames = 0;
+	uint64_t inode = 0;		// of the RAM file, if the process is dead and the state is all that is left of it; else 0
 	std::vector<uint8_t> state;
 
 	bool is(pid_t other) const { return pid && pid == other && started == start_time(other); }

@@ -123,6 +123,7 @@ void Vmm::look()
 			loop_.forget(pidfd_.get());
 		pidfd_ = std::move(pidfd);
 		pid_ = qmp_.pid();
+		ended_itself_ = false;
 		// Readable when it has ended: exact, and at once.
 		loop_.watch(pidfd_.get(), EPOLLIN, [this](uint32_t) { on_dead(); });
 	} catch (const Error &error) {
@@ -223,6 +224,7 @@ void Vmm::on_event(const std::string &event, const Json &)
 	} else if (event == "MIGRATION" && transfer_) {
 		poll_transfer();
 	} else if (event == "SHUTDOWN") {
+		ended_itself_ = true;
 		log("the guest or somebody at the monitor ends QEMU");
 	}
 }
@@ -242,6 +244,8 @@ void Vmm::on_closed(const std::string &why)
 
 void Vmm::on_dead()
 {
+	// Whether it was told to end is what it has said last.
+	qmp_.drain();
 	loop_.forget(pidfd_.get());
 	pidfd_ = Fd();
 	state_ = VmmState::gone;

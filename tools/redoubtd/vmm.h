@@ -49,6 +49,8 @@ public:
 	int pidfd() const { return pidfd_.get(); }
 	// Asked for something, and has not answered in time.
 	bool stuck() const { return stuck_; }
+	// The guest or somebody at the monitor has ended it: nothing of it is to go on.
+	bool ended_itself() const { return ended_itself_; }
 	const std::string &uuid() const { return uuid_; }
 	Qmp &qmp() { return qmp_; }
 
@@ -96,7 +98,7 @@ private:
 	VmmState state_ = VmmState::gone;
 	std::string uuid_, said_, status_, refuses_;
 	Loop::Timer retry_ = 0;
-	bool stuck_ = false, absent_ = false;
+	bool stuck_ = false, absent_ = false, ended_itself_ = false;
 	std::unique_ptr<Transfer> transfer_;
 	uint64_t next_transfer_ = 1;
 	std::vector<Done> quitting_;

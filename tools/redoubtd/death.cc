@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// While QEMU lives: refreshes and the rings.
+
+#include "death.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include <sys/mman.h>
+
+#include "held.h"
+#include "log.h"
+#include "qstream.h"
+#include "virtioblob.h"
+
+namespace redoubt::agent {
+
+namespace sb = redoubt::standby;
+
+namespace {
+
+// How often QEMU is asked which rings there are; when a refresh that came to nothing, or not to much, is tried again: each
+// time later, for it stops the VM.
+constexpr milliseconds look_every{1'000}, try_again{10'000};
+// Between looks at the rings: by how much they move.
+constexpr milliseconds sample_least{1}, sample_most{50};
+
+// Devices whose requests can be found again in their rings. Others are refused by name.
+struct Kind {
+	const char *name;
+	bool in_order;		// completes as it takes
+	size_t max_queues;	// that are set up
+};
+constexpr Kind kinds[] = {
+	{"virtio-blk", false, 1}, {"virtio-net", true, 3}, {"virtio-console", true, 64}, {"virtio-serial", true, 64}, {"virtio-rng", true, 1},
+};
+
+const Kind *kind_of(const std::string &section)
+{
+	const size_t slash = section.find('/');
+	const std::string name = slash == std::string::npos ? section : section.substr(slash + 1);
+	const auto found = std::find_if(std::begin(kinds), std::end(kinds), [&name](const Kind &k) { return name == k.name; });
+
+	return found == std::end(kinds) ? nullptr : found;
+}
+
+std::string text_of(const Json &json, const char *key)
+{
+	const auto found = json.is_object() ? json.find(key) : json.end();
+
+	return json.is_object() && found != json.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+} // namespace
+
+// Of the RAM file, writable: a device that died leaves a ring to be put right.
+struct DeathWatch::Map {
+	void *at;
+	size_t bytes;
+
+	~Map() { munmap(at, bytes); }
+};
+
+DeathWatch::DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run)
+	: loop_(loop), config_(config), vm_(vm), vmm_(vmm), may_run_(std::move(may_run))
+{
+	why_ = "its device state has not been taken yet";
+}
+
+DeathWatch::~DeathWatch()
+{
+	loop_.cancel(sampler_);
+}
+
+void DeathWatch::say_once(const std::string &text)
+{
+	if (said_ != text)
+		say(vm_.name, text);
+	said_ = text;
+}
+
+void DeathWatch::tick(const Hold &hold, const RamFile &ram)
+{
+	const auto now = Loop::Clock::now();
+
+	if (!config_.refresh.count())
+		return;
+	hold_ = &hold;
+	ram_ = &ram;
+	if (busy_ || looking_ || now - looked_ < look_every)
+		return;
+	looked_ = now;
+	look();
+}
+
+void DeathWatch::end()
+{
+	loop_.cancel(sampler_);
+	armed_ = false;
+	wanted_ = true;
+	why_ = "its device state has not been taken yet";
+	queues_.clear();
+	maps_.clear();
+	state_.clear();
+	seen_.clear();
+	hold_ = nullptr;
+	ram_ = nullptr;
+}
+
+// ---- which rings there are ---------------------------------------------------------
+
+void DeathWatch::look()
+{
+	looking_ = true;
+	vmm_.qmp().command("x-query-virtio", {}, [this](const QmpReply &reply) {
+		looking_ = false;
+		if (!reply.ok || !reply.value.is_array()) {
+			why_ = "QEMU does not tell of its virtio devices: " + reply.error;
+			return say_once("if QEMU is killed: " + why_);
+		}
+		looking_ = true;
+		look_at_virtio(reply.value, 0, std::make_shared<std::string>());
+	});
+}
+
+// One after the other. A driver that is loaded anew shows in the status, or in where its first ring is.
+void DeathWatch::look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print)
+{
+	if (at == devices.size()) {
+		looking_ = false;
+		return on_print(*print);
+	}
+	const std::string path = text_of(devices[at], "path");
+	vmm_.qmp().command("x-query-virtio-status", {{"path", path}}, [this, devices, at, print, path](const QmpReply &reply) {
+		if (!reply.ok || !reply.value.is_object()) {
+			looking_ = false;
+			return;
+		}
+		*print += path + " " + reply.value.value("status", Json()).dump() + reply.value.value("guest-features", Json()).dump() +
+			  (reply.value.value("vhost-started", false) ? " vhost" : "") + (reply.value.value("broken", false) ? " broken" : "");
+		vmm_.qmp().command("x-query-virtio-queue-status", {{"path", path}, {"queue", 0}}, [this, devices, at, print](const QmpReply &queue) {
+			for (const char *key : {"vring-desc", "vring-avail", "vring-used", "vring-num"})
+				*print += " " + (queue.ok && queue.value.is_object() ? queue.value.value(key, Json()).dump() : "none");
+			*print += "\n";
+			look_at_virtio(devices, at + 1, print);
+		});
+	});
+}
+
+// Two looks that are the same: a driver that is being loaded is through.
+void DeathWatch::on_print(const std::string &print)
+{
+	const auto now = Loop::Clock::now();
+	const bool settled = print == seen_, other = print != print_, old = now - refreshed_ > config_.refresh;
+
+	if (!settled)
+		wait_ = try_again;
+	seen_ = print;
+	if (print != print_ && armed_) {
+		armed_ = false;
+		why_ = "a driver in the guest has changed what QEMU does, and its device state is from before";
+	}
+	if (!hold_ || busy_ || !settled || vmm_.state() != VmmState::running || !(wanted_ || other || old || !armed_))
+		return;
+	if (tried_print_ == print && now - tried_ < wait_)
+		return;
+	if (print.find("VIRTIO_CONFIG_S_DRIVER_OK") == std::string::npos) {
+		why_ = "the guest has no virtio driver yet";
+		return;
+	}
+	if (tried_print_ == print)
+		wait_ = std::min<milliseconds>(wait_ * 2, config_.refresh);
+	tried_print_ = print;
+	refresh();
+}
+
+// ---- a refresh ---------------------------------------------------------------------
+
+void DeathWatch::refresh()
+{
+	busy_ = true;
+	wanted_ = false;
+	tried_ = Loop::Clock::now();
+	check_vm(vmm_.qmp(), vmm_.pid(), vm_, [this, print = seen_](const std::string &error, const std::vector<Obstacle> &all) {
+		if (!error.empty())
+			return refresh_end(error);
+		if (!all.empty())
+			return refresh_end(all.front().what + ": " + all.front().why);
+		if (print.find(" vhost") != std::string::npos)
+			return refresh_end("vhost: the rings are the kernel's, not tried yet");
+		if (hold_ && hold_->vcpus() != 1)
+			return refresh_end("more than one vCPU has not been tried yet");
+		if (!hold_ || vmm_.state() != VmmState::running || !idle_.empty())
+			return refresh_end("something else is done with the VM");
+		refresh_stopped(print);
+	});
+}
+
+// Stopped first: QEMU writes into the stream whether the VM is to run on, and it must not by itself.
+void DeathWatch::refresh_stopped(const std::string &print)
+{
+	stopped_ = Loop::Clock::now();
+	vmm_.stop([this, print](const std::string &error) {
+		if (!error.empty() || vmm_.state() == VmmState::gone)
+			return refresh_resume(error.empty() ? "QEMU has ended" : error);
+		vmm_.save(next_, [this, print](const std::string &save_error) {
+			if (!save_error.empty() || vmm_.state() == VmmState::gone)
+				return refresh_resume(save_error.empty() ? "QEMU has ended" : save_error);
+			try {
+				print_ = print;
+				refresh_saved();
+				refresh_resume("");
+			} catch (const Error &e) {
+				refresh_resume(e.what());
+			}
+		}, config_.prepare_limit);
+	});
+}
+
+// It stands, and what it has taken from its rings it has given back.
+void DeathWatch::refresh_saved()
+{
+	armed_ = false;
+	loop_.cancel(sampler_);
+	sampler_ = 0;
+	queues_.clear();
+	maps_.clear();
+	if (!ram_ || !hold_)
+		throw Error("something else is done with the VM");
+	if (msrs_.empty())
+		msrs_ = kvm_msrs();
+	slots_ = Held(hold_->id()).slots();
+	mappings_ = find_mappings(vmm_.pid(), *ram_);
+	state_.swap(next_);
+	next_.clear();
+	find_queues();
+	armed_ = true;
+	refreshed_ = Loop::Clock::now();
+}
+
+void DeathWatch::find_queues()
+{
+	QStream stream(state_);
+
+	for (QSection &section : stream.sections()) {
+		if (section.has("virtio"))
+			add_queues(section.name, VirtioBlob(section.raw("virtio"), section.name));
+	}
+}
+
+void DeathWatch::add_queues(const std::string &section, const VirtioBlob &blob)
+{
+	const Kind *kind = kind_of(section);
+	size_t set_up = 0;
+
+	if (!kind)
+		throw Error(section + ": requests of a dead VMM are not rebuilt for this kind of device");
+	if (!blob.driver_ok())
+		return;
+	if (blob.packed())
+		throw Error(section + ": has packed rings: packed=off");
+	if (!blob.msix_enabled())
+		throw Error(section + ": interrupts by a line, not by MSI-X, are not carried");
+	for (unsigned i = 0; i < blob.queues().size(); i++) {
+		const VirtioBlob::Queue &q = blob.queues()[i];
+
+		if (!q.desc)
+			continue;
+		if (++set_up > kind->max_queues)
+			throw Error(section + ": more than one queue (or pair of queues) has not been tried yet");
+		if (q.num & (q.num - 1) || q.num > sb::max_ring)
+			throw Error(section + ": a ring of " + std::to_string(q.num) + " entries");
+		Queue queue{.section = section, .index = i, .ring = {}, .watch = nullptr};
+		queue.ring = {.avail = map_guest(q.avail, sb::Ring::avail_bytes(q.num)), .used = map_guest(q.used, sb::Ring::used_bytes(q.num)), .num = q.num};
+		if (queue.ring.used_idx() != q.last_avail)
+			throw Error(section + ": holds back a request of queue " + std::to_string(i));
+		if (!kind->in_order) {
+			queue.watch = std::make_unique<sb::RingWatch>();
+			if (!queue.watch->begin(queue.ring, q.last_avail))
+				throw Error(section + ": the ring of queue " + std::to_string(i) + " is no ring");
+		}
+		queues_.push_back(std::move(queue));
+	}
+}
+
+// Guest-physical to the RAM file. A ring is contiguous for the guest; here it must be, too.
+uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
+{
+	const uint64_t gfn = address / page_bytes, last = (address + bytes - 1) / page_bytes;
+
+	for (const rdt_sb_slot &slot : slots_) {
+		if (gfn < slot.gfn || last - slot.gfn >= slot.frames || last < gfn)
+			continue;
+		const uint64_t hva = slot.hva / page_bytes + gfn - slot.gfn;
+		for (const Mapping &m : mappings_) {
+			if (hva < m.hva || hva + (last - gfn) - m.hva >= m.frames)
+				continue;
+			const size_t size = (last - gfn + 1) * page_bytes;
+			void *const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, ram_->fd(),
+					      static_cast<off_t>((m.page + hva - m.hva) * page_bytes));
+			if (at == MAP_FAILED)
+				throw Error("map a ring", errno);
+			maps_.push_back(std::make_unique<Map>(Map{at, size}));
+			return static_cast<uint8_t *>(at) + address % page_bytes;
+		}
+	}
+	throw Error("a ring is not in the VM's memory");
+}
+
+// It goes on, whatever became of the state.
+void DeathWatch::refresh_resume(const std::string &error)
+{
+	if (vmm_.state() == VmmState::gone || vmm_.state() == VmmState::running || !may_run_())
+		return refresh_end(error);
+	vmm_.resume([this, error](const std::string &resume_error) {
+		pause_ = std::chrono::duration_cast<milliseconds>(Loop::Clock::now() - stopped_);
+		if (resume_error.empty() || vmm_.state() == VmmState::gone)
+			return refresh_end(error);
+		say_once("the VM does not go on yet behind a refresh: " + resume_error);
+		(void)loop_.after(milliseconds(200), [this, error, alive = std::weak_ptr<bool>(life_)] {
+			if (alive.lock())
+				refresh_resume(error);
+		});
+	});
+}
+
+void DeathWatch::refresh_end(const std::string &error)
+{
+	busy_ = false;
+	if (vmm_.state() == VmmState::gone) {
+		// What there is of it is good: it stood.
+	} else if (error.empty()) {
+		refreshed_ = Loop::Clock::now();
+		refreshes_++;
+		why_.clear();
+		say_once("if QEMU is killed the VM can go on (device state: " + std::to_string(state_.size()) + " bytes, the VM stood for " +
+			 std::to_string(pause_.count()) + " ms)");
+		sample_every_ = milliseconds(5);
+		sample();
+	} else {
+		armed_ = false;
+		why_ = error;
+		say_once("if QEMU is killed the VM is lost: " + error);
+	}
+	const auto idle = std::move(idle_);
+	idle_.clear();
+	for (const auto &call : idle)
+		call();
+}
+
+// ---- the rings ---------------------------------------------------------------------
+
+// Often enough that no ring goes round between two looks: less than an eighth, or more often.
+void DeathWatch::sample()
+{
+	bool fast = false, slow = true, any = false;
+
+	sampler_ = 0;
+	if (!armed_)
+		return;
+	for (Queue &q : queues_) {
+		if (!q.watch)
+			continue;
+		any = true;
+		const sb::Looked looked = q.watch->look(q.ring);
+		fast |= q.watch->came() > q.ring.num / 8;
+		slow &= q.watch->came() <= q.ring.num / 64;
+		lost_ += looked == sb::Looked::Lost;
+		if (looked == sb::Looked::Garbage)
+			wanted_ = true;		// other rings, or a driver that does what it must not
+		// A disk that is never idle: standing still for a moment makes it.
+		if (!q.watch->known())
+			wanted_ = true;
+	}
+	sample_every_ = fast ? std::max(sample_least, sample_every_ / 2) : slow ? std::min(sample_most, sample_every_ * 2) : sample_every_;
+	if (any)
+		sampler_ = loop_.after(sample_every_, [this] { sample(); });
+}
+
+std::string DeathWatch::obstacle() const
+{
+	if (!config_.refresh.count())
+		return "refresh-minutes is 0";
+	if (!armed_)
+		return why_.empty() ? "its device state has not been taken yet" : why_;
+	for (const Queue &q : queues_) {
+		if (q.watch && !q.watch->known())
+			return q.section + ": more requests came than its ring remembers, just now";
+	}
+	return "";
+}
+
+Json DeathWatch::status() const
+{
+	Json out{{"ready", obstacle().empty()}, {"refreshes", refreshes_}, {"lost_looks", lost_}, {"sample_ms", sample_every_.count()}};
+
+	if (!obstacle().empty())
+		out["why_not"] = obstacle();
+	if (refreshes_) {
+		out["stood_ms"] = pause_.count();
+		out["age_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(Loop::Clock::now() - refreshed_).count();
+	}
+	return out;
+}
+
+// ---- behind its end ----------------------------------------------------------------
+
+std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
+{
+	loop_.cancel(sampler_);
+	if (!armed_)
+		throw Error(obstacle());
+	const auto ran = Loop::Clock::now() - refreshed_;
+	Held held(hold.id());
+	QStream stream(state_);
+
+	for (uint32_t i = 0; i < hold.vcpus(); i++) {
+		const KvmItems items = held.vcpu(i, msrs_);
+
+		if (items.get<uint32_t>("PENDING_IO")) {
+			if (const std::string why = pending_access(hold.vcpu_fds()[i]); !why.empty())
+				throw Error("vCPU " + std::to_string(i) + ": " + why);
+		}
+		put_vcpu(stream, i, items);
+	}
+	put_machine(stream, held.machine());
+	put_time(stream, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(ran).count()));
+	for (QSection &section : stream.sections()) {
+		if (!section.has("virtio"))
+			continue;
+		VirtioBlob blob(section.raw("virtio"), section.name);
+
+		for (Queue &q : queues_) {
+			if (q.section != section.name)
+				continue;
+			if (q.watch) {
+				const sb::Looked looked = q.watch->look(q.ring, true);
+
+				if (looked != sb::Looked::Good || !q.watch->rewrite(q.ring))
+					throw Error(q.section + ": which requests were under way is not known: " +
+						    (looked == sb::Looked::Garbage ? "its ring is none any more" : "more came than the ring remembers"));
+			}
+			// What is available from there on is taken once more; nothing was told to the guest of that.
+			blob.set_last_avail(q.index, q.ring.used_idx());
+			// What was given back may not have been told yet. Drivers take one too many for what it is.
+			if (const auto message = blob.interrupt(q.index))
+				put_message(stream, message->address, message->data);
+		}
+	}
+	return stream.bytes();
+}
+
+} // namespace redoubt::agent

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// A VM whose QEMU is killed is to go on. What QEMU alone knows is taken while it lives: its
+// device state, now and then (a "refresh": stop, migrate, cont), and where the virtio rings are. The
+// rest is there when it is dead: KVM's state by redoubt_standby.ko, memory in its file, the rings in it.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <standby/rings.h>
+
+#include "check.h"
+#include "config.h"
+#include "genl.h"
+#include "loop.h"
+#include "memory.h"
+#include "vmm.h"
+
+namespace redoubt::agent {
+
+class QStream;
+class VirtioBlob;
+
+class DeathWatch {
+public:
+	// @may_run: the VM, which a refresh has stopped, may be let run again.
+	DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run);
+	~DeathWatch();
+	DeathWatch(const DeathWatch &) = delete;
+
+	// A few times a second, while the VM runs here and nothing is done with it. @hold stays until end().
+	void tick(const Hold &hold, const RamFile &ram);
+	// It must not be told to run again by us from here on: it is stopped, sent, or not ours to run.
+	void end();
+	// A refresh has QEMU: it stands for a moment, and goes on. Then @idle is called.
+	bool busy() const { return busy_; }
+	void when_idle(std::function<void()> idle) { idle_.push_back(std::move(idle)); }
+
+	// Behind QEMU's end: the whole device state, with the rings in @ram put right. Throws why it cannot be.
+	std::vector<uint8_t> make_state(const Hold &hold);
+	// What would be in the way if it were killed now; empty: nothing.
+	std::string obstacle() const;
+	Json status() const;
+
+private:
+	struct Queue {
+		std::string section;
+		unsigned index;
+		standby::Ring ring{};
+		std::unique_ptr<standby::RingWatch> watch;	// of a device that may complete out of order
+	};
+	struct Map;
+
+	void look();
+	void look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print);
+	void on_print(const std::string &print);
+	void refresh();
+	void refresh_stopped(const std::string &print);
+	void refresh_saved();
+	void refresh_resume(const std::string &error);
+	void refresh_end(const std::string &error);
+	void find_queues();
+	void add_queues(const std::string &section, const VirtioBlob &blob);
+	uint8_t *map_guest(uint64_t address, uint64_t bytes);
+	void sample();
+	void say_once(const std::string &text);
+
+	Loop &loop_;
+	const Config &config_;
+	const VmConfig &vm_;
+	Vmm &vmm_;
+	std::function<bool()> may_run_;
+	Loop::Timer sampler_ = 0;
+	std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
+
+	const RamFile *ram_ = nullptr;
+	const Hold *hold_ = nullptr;
+	std::vector<uint32_t> msrs_;
+	std::vector<rdt_sb_slot> slots_;
+	std::vector<Mapping> mappings_;
+	std::vector<std::unique_ptr<Map>> maps_;
+	std::vector<Queue> queues_;
+
+	bool busy_ = false, looking_ = false, wanted_ = true, armed_ = false;
+	std::vector<std::function<void()>> idle_;
+	std::string seen_, print_, tried_print_;	// which rings there are: seen last; of the state; of the last try
+	std::vector<uint8_t> state_, next_;
+	std::string why_, said_;
+	Loop::Clock::time_point looked_, refreshed_, tried_, stopped_;
+	milliseconds pause_{0}, sample_every_{5}, wait_{10'000};
+	unsigned refreshes_ = 0, lost_ = 0;
+};
+
+} // namespace redoubt::agent

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// QEMU is dead and the VM is not: what a keeper does about it.
+
+#include "keeper.h"
+#include "log.h"
+
+namespace redoubt::agent {
+
+void Keeper::watch_death()
+{
+	if (!hold_ || !ram_ || machine_.state() != sb::State::Active || vmm_.state() != VmmState::running || acting_ || !actions_.empty() ||
+	    booting_)
+		return;
+	watch_.tick(*hold_, *ram_);
+}
+
+bool Keeper::keep_dead()
+{
+	const sb::State state = machine_.state();
+	const bool ours = state == sb::State::Active || state == sb::State::Frozen;
+
+	// The file itself, not what a unit has put in its place.
+	if (!sender_ || !ram_ || (!ours && state != sb::State::Sealed && state != sb::State::Aborting && state != sb::State::Released))
+		return false;
+	if (vmm_.ended_itself()) {
+		say(vm_.name, "it was ended: nothing of it is kept");
+		return false;
+	}
+	if (!state_saved_) {
+		if (!ours || !hold_)
+			return false;
+		stages_.clear();
+		began_ = Loop::Clock::now();
+		try {
+			state_ = watch_.make_state(*hold_);
+		} catch (const Error &error) {
+			trouble_ = std::string("QEMU was killed, and the VM cannot go on: ") + error.what();
+			say(vm_.name, trouble_);
+			return false;
+		}
+		state_saved_ = true;
+		stage("state");
+	}
+	saving_ = stale_ = boot_asked_ = false;
+	kept_ = true;
+	watch_.end();
+	note_state();
+	say(vm_.name, "QEMU was killed; the VM's memory, its vCPUs and its rings are kept (" + std::to_string(state_.size()) + " bytes of state)");
+	hand_in({.ev = sb::Ev::VmDied, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
+	// One that was being stopped, or asked for its state, when it died
+	if (state == sb::State::Frozen)
+		loop_.soon([this] {
+			if (kept_ && machine_.state() == sb::State::Frozen && !acting_ && link_)
+				stream(machine_.epoch());
+		});
+	return true;
+}
+
+// An agent that is started again: the one before has left the state, and the memory is a file.
+bool Keeper::open_kept()
+{
+	if (!held_record() || !saved_.inode || saved_.lives() || state_.empty())
+		return false;
+	try {
+		ram_ = std::make_unique<RamFile>(vm_.ram);
+		if (ram_->inode() != saved_.inode || ram_->frames() != saved_.frames) {
+			say(vm_.name, "the RAM file is not that of the VM whose QEMU was killed");
+			ram_.reset();
+			return false;
+		}
+		source_ = std::make_unique<FileSource>(*ram_);
+	} catch (const Error &error) {
+		trouble_ = error.what();
+		say(vm_.name, trouble_);
+		return false;
+	}
+	new_sender();
+	kept_ = true;
+	return true;
+}
+
+// Nobody will send it any more: elsewhere it goes on, or it is lost.
+void Keeper::drop_kept()
+{
+	const sb::State state = machine_.state();
+
+	if (state != sb::State::Active && state != sb::State::Frozen)
+		watch_.end();
+	if (!kept_ || state == sb::State::Active || state == sb::State::Frozen || state == sb::State::Sealed || state == sb::State::Aborting ||
+	    state == sb::State::Released)
+		return;
+	kept_ = state_saved_ = false;
+	if (sender_)
+		sent_ = sender_->progress();
+	sender_.reset();
+	source_.reset();
+	hold_.reset();
+	ram_.reset();
+	unconfirmed_.reset();
+	held_ = 0;
+}
+
+void Keeper::check(Checked answer)
+{
+	check_vm(vmm_.qmp(), vmm_.pid(), vm_, [this, answer](const std::string &error, const std::vector<Obstacle> &all) {
+		std::vector<Obstacle> out = all;
+
+		if (error.empty() && machine_.state() == sb::State::Active) {
+			if (!hold_)
+				out.push_back({"redoubt_standby.ko", Hold::available() ? "does not hold the VM" : "is not loaded", true});
+			else if (std::string why = watch_.obstacle(); !why.empty())
+				out.push_back({"now", why, true});
+		}
+		answer(error, out);
+	});
+}
+
+} // namespace redoubt::agent

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0
+//
+// F2: a device state of a real QEMU (TCG, made here), read, changed, written, and loaded by another one. What KVM
+// would have said is made up, and must come out of that QEMU again.
+
+#include <csignal>
+#include <cstring>
+#include <iterator>
+#include <random>
+
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kvmstate.h"
+#include "qstream.h"
+#include "testing.h"
+#include "virtioblob.h"
+#include "vmm.h"
+
+namespace redoubt::agent {
+
+namespace {
+
+constexpr milliseconds patience{60'000};
+
+// A QEMU and its monitor; it ends with the test.
+class Qemu {
+public:
+	Qemu(Loop &loop, Directory &dir, const std::string &name, bool waits)
+		: loop_(loop), vmm(loop, name, dir / name + ".qmp", {[] {}, [] {}})
+	{
+		const std::string ram = dir / name + ".ram", qmp = dir / name + ".qmp";
+		const std::string text = "qemu-system-x86_64 -no-user-config -nodefaults -display none -vga none -accel tcg -cpu qemu64 -m 16"
+			" -machine q35,memory-backend=ram,hpet=off -object memory-backend-file,id=ram,size=16M,share=on,mem-path=" + ram +
+			" -device virtio-serial-pci -chardev null,id=c -device virtconsole,chardev=c"
+			" -drive driver=null-co,if=none,id=d,size=1048576 -device virtio-blk-pci,drive=d"
+			" -qmp unix:" + qmp + ",server=on,wait=off" + (waits ? " -incoming defer" : "");
+		pid_ = fork();
+		if (!pid_) {
+			const int null = open("/dev/null", O_RDWR);
+
+			dup2(null, 0);
+			dup2(null, 1);
+			execl("/bin/sh", "sh", "-c", ("exec " + text).c_str(), nullptr);
+			_exit(127);
+		}
+		vmm.start();
+	}
+	~Qemu()
+	{
+		kill(pid_, SIGKILL);
+		waitpid(pid_, nullptr, 0);
+	}
+	bool is(VmmState state) { return run_until(loop_, [&] { return vmm.state() == state; }, patience); }
+	std::vector<uint8_t> state()
+	{
+		std::vector<uint8_t> out;
+		std::string error = "stop";
+
+		vmm.stop([&](const std::string &e) { error = e; });
+		EXPECT_TRUE(run_until(loop_, [&] { return error != "stop"; }, patience));
+		EXPECT_EQ(error, "");
+		error = "save";
+		vmm.save(out, [&](const std::string &e) { error = e; }, patience);
+		EXPECT_TRUE(run_until(loop_, [&] { return error != "save"; }, patience));
+		EXPECT_EQ(error, "");
+		return out;
+	}
+	std::string load(const std::vector<uint8_t> &in)
+	{
+		std::string error = "load";
+
+		vmm.load(in, [&](const std::string &e) { error = e; }, patience);
+		EXPECT_TRUE(run_until(loop_, [&] { return error != "load"; }, patience));
+		return error;
+	}
+
+private:
+	Loop &loop_;
+	pid_t pid_;
+
+public:
+	Vmm vmm;
+};
+
+class Stream : public testing::Test {
+protected:
+	static void SetUpTestSuite()
+	{
+		if (system("qemu-system-x86_64 --version >/dev/null 2>&1"))
+			return;
+		Loop loop;
+		Directory dir;
+		Qemu qemu(loop, dir, "a", false);
+
+		ASSERT_TRUE(qemu.is(VmmState::running));
+		bytes = qemu.state();
+		std::ifstream ram(dir / "a.ram", std::ios::binary);
+		memory.assign(std::istreambuf_iterator<char>(ram), {});
+	}
+	void SetUp() override
+	{
+		if (bytes.empty())
+			GTEST_SKIP() << "there is no QEMU here";
+	}
+	static inline std::vector<uint8_t> bytes;
+	static inline std::string memory;
+};
+
+template <typename T> std::vector<uint8_t> bytes_of(const T &value)
+{
+	const auto *at = reinterpret_cast<const uint8_t *>(&value);
+
+	return {at, at + sizeof(value)};
+}
+
+// What KVM might say: no two fields alike.
+struct Made {
+	kvm_regs regs{};
+	kvm_sregs sregs{};
+	kvm_lapic_state lapic{};
+	std::vector<uint8_t> xsave = std::vector<uint8_t>(4096);
+
+	KvmItems vcpu()
+	{
+		KvmItems out;
+		uint64_t next = 0x1111;
+		kvm_vcpu_events events{};
+		kvm_xcrs xcrs{};
+		kvm_cpuid_entry2 ymm{};
+
+		for (auto *r : {&regs.rax, &regs.rbx, &regs.rcx, &regs.rdx, &regs.rsi, &regs.rdi, &regs.rsp, &regs.rbp, &regs.r8, &regs.r9,
+				    &regs.r10, &regs.r11, &regs.r12, &regs.r13, &regs.r14, &regs.r15, &regs.rip})
+			*r = next += 0x100000001;
+		regs.rflags = 0x246;
+		const auto segment = [&next](uint8_t type, uint16_t selector) {
+			return kvm_segment{.base = next += 0x1000, .limit = 0xfffff, .selector = selector, .type = type, .present = 1, .dpl = 3,
+					   .db = 0, .s = 1, .l = type == 11, .g = 1, .avl = 1, .unusable = 0, .padding = 0};
+		};
+		sregs.cs = segment(11, 0x33);
+		sregs.ds = segment(3, 0x2b);
+		sregs.es = segment(3, 0x2c);
+		sregs.fs = segment(3, 0x2d);
+		sregs.gs = segment(3, 0x2e);
+		sregs.ss = segment(3, 0x2f);
+		sregs.tr = segment(11, 0x40);
+		sregs.ldt = segment(2, 0);
+		sregs.gdt = {.base = 0xfffffe0000001000, .limit = 0x7f, .padding = {}};
+		sregs.idt = {.base = 0xfffffe0000000000, .limit = 0xfff, .padding = {}};
+		sregs.cr0 = 0x80050033;
+		sregs.cr2 = 0x7ffff123;
+		sregs.cr3 = 0x5000;
+		sregs.cr4 = 0x6f0;
+		sregs.efer = 0xd01;
+		sregs.apic_base = 0xfee00900;
+		for (unsigned i = 0; i < 8; i++) {
+			const uint32_t irr = 0x01000000u >> i;
+
+			memcpy(lapic.regs + (0x20 + i) * 16, &irr, 4);
+		}
+		for (size_t i = 0; i < 416; i++)
+			xsave[i] = static_cast<uint8_t>(i * 7);
+		xsave[0] = 0x7f;
+		xsave[1] = 0x03;
+		xsave[24] = 0x80;
+		xsave[25] = 0x1f;
+		xsave[26] = xsave[27] = 0;
+		xsave[512] = 3;
+		ymm = {.function = 0xd, .index = 2, .flags = 0, .eax = 256, .ebx = 576, .ecx = 0, .edx = 0, .padding = {}};
+		for (size_t i = 0; i < 256; i++)
+			xsave[576 + i] = static_cast<uint8_t>(i * 5 + 1);
+		events.interrupt = {.injected = 1, .nr = 0x31, .soft = 0, .shadow = 0};
+		events.nmi.masked = 1;
+		xcrs.nr_xcrs = 1;
+		xcrs.xcrs[0] = {.xcr = 0, .reserved = 0, .value = 7};
+		const kvm_msr_entry msrs[] = {
+			{.index = 0xc0000082, .reserved = 0, .data = 0xffffffff81c00000}, {.index = 0x10, .reserved = 0, .data = 0x123456789a},
+			{.index = 0x12, .reserved = 0, .data = 0x7f01001}, {.index = 0x4b564d03, .reserved = 0, .data = 0x7e03001},
+			{.index = 0x4b564d05, .reserved = 0, .data = 0}, {.index = 0x268, .reserved = 0, .data = 0x0606060606060606},
+			{.index = 0x200, .reserved = 0, .data = 0xc0000000}, {.index = 0x201, .reserved = 0, .data = 0xffc0000800},
+		};
+		out.data["REGS"] = bytes_of(regs);
+		out.data["SREGS"] = bytes_of(sregs);
+		out.data["LAPIC"] = bytes_of(lapic);
+		out.data["XSAVE"] = xsave;
+		out.data["CPUID2"] = bytes_of(ymm);
+		out.data["VCPU_EVENTS"] = bytes_of(events);
+		out.data["XCRS"] = bytes_of(xcrs);
+		out.data["DEBUGREGS"] = bytes_of(kvm_debugregs{.db = {1, 2, 3, 4}, .dr6 = 0xffff0ff0, .dr7 = 0x400, .flags = 0, .reserved = {}});
+		out.data["MP_STATE"] = bytes_of(kvm_mp_state{.mp_state = KVM_MP_STATE_RUNNABLE});
+		out.data["MSRS"] = std::vector<uint8_t>(reinterpret_cast<const uint8_t *>(msrs), reinterpret_cast<const uint8_t *>(msrs) + sizeof(msrs));
+		kvm_nested_state nested{};
+		nested.format = KVM_STATE_NESTED_FORMAT_SVM;
+		out.data["NESTED_STATE"] = bytes_of(nested);
+		return out;
+	}
+};
+
+TEST_F(Stream, F2ComesOutAsItWas)
+{
+	QStream stream(bytes);
+
+	EXPECT_EQ(stream.bytes(), bytes);
+	EXPECT_EQ(stream.get("cpu").get("env.segs#1.selector"), 0xf000u) << "a BIOS";
+	EXPECT_TRUE(stream.get("i8259", 1).has("imr"));
+	EXPECT_TRUE(has(error_of([&] { (void)stream.get("cpu", 1); }), "no section cpu"));
+	EXPECT_TRUE(has(error_of([&] { (void)stream.get("cpu").get("env.eipp"); }), "no env.eipp"));
+	EXPECT_TRUE(has(error_of([&] { stream.get("ioapic").set("id", 256); }), "so many bits"));
+	EXPECT_TRUE(has(error_of([&] { (void)stream.get("virtio").name; }), "no section"));
+}
+
+TEST_F(Stream, F2AnotherQemuHasWhatKvmHasSaid)
+{
+	Loop loop;
+	Directory dir;
+	Made made;
+	QStream stream(bytes);
+	kvm_irqchip pic{}, ioapic{};
+	KvmItems machine;
+
+	put_vcpu(stream, 0, made.vcpu());
+	pic.chip.pic.imr = 0xfb;
+	ioapic.chip.ioapic.redirtbl[4].bits = 0x10931;
+	machine.data["IRQCHIP0"] = machine.data["IRQCHIP1"] = bytes_of(pic);
+	machine.data["IRQCHIP2"] = bytes_of(ioapic);
+	machine.data["PIT2"] = bytes_of(kvm_pit_state2{});
+	put_machine(stream, machine);
+	put_message(stream, 0xfee00000, 0x4041);
+	const uint64_t before = stream.get("timer").get("cpu_clock_offset");
+	put_time(stream, 5'000'000'000);
+
+	write_file(dir / "b.ram", memory);
+	Qemu qemu(loop, dir, "b", true);
+	ASSERT_TRUE(qemu.is(VmmState::waiting));
+	ASSERT_EQ(qemu.load(stream.bytes()), "");
+	ASSERT_TRUE(qemu.is(VmmState::stopped));
+	const std::vector<uint8_t> again = qemu.state();
+	QStream out(again);
+	// All of it: QEMU writes what it was told. (Its translator has its own idea of the APIC's timer and of unused FPU parts.)
+	QSection &cpu = out.get("cpu"), &apic = out.get("apic");
+	EXPECT_EQ(cpu.get("env.regs#0"), made.regs.rax);
+	EXPECT_EQ(cpu.get("env.regs#1"), made.regs.rcx);
+	EXPECT_EQ(cpu.get("env.regs#4"), made.regs.rsp);
+	EXPECT_EQ(cpu.get("env.regs#15"), made.regs.r15);
+	EXPECT_EQ(cpu.get("env.eip"), made.regs.rip);
+	for (const char *field : {"env.eflags", "env.segs#0.selector", "env.segs#1.base", "env.segs#2.flags", "env.segs#5.limit", "env.tr.base",
+				  "env.gdt.base", "env.idt.limit", "env.cr[0]", "env.cr[2]", "env.cr[3]", "env.cr[4]", "env.efer", "env.lstar",
+				  "env.hflags", "env.xmm_regs[0]#15._q_ZMMReg[1]", "env.xmm_regs[1]#3._q_ZMMReg[2]", "env.fpuc", "env.mxcsr",
+				  "env.interrupt_injected", "env.hflags2", "env.system_time_msr", "env.mtrr_fixed#3", "env.mtrr_var#0.mask", "env.xcr0",
+				  "cpu/steal_time_msr/env.steal_time_msr", "cpu/poll_control_msr/env.poll_control_msr"})
+		EXPECT_EQ(cpu.get(field), stream.get("cpu").get(field)) << field;
+	EXPECT_TRUE(std::ranges::equal(cpu.raw("env.fpregs#5"), stream.get("cpu").raw("env.fpregs#5")));
+	uint64_t fpip;
+	memcpy(&fpip, &made.xsave[8], sizeof(fpip));
+	EXPECT_EQ(cpu.get("cpu/fpop_ip_dp/env.fpip"), fpip);
+	EXPECT_EQ(cpu.get("env.lstar"), 0xffffffff81c00000u);
+	EXPECT_EQ(cpu.get("cpu/steal_time_msr/env.steal_time_msr"), 0x7e03001u) << "a subsection that was not there";
+	EXPECT_EQ(cpu.get("env.segs#1.flags") >> 21 & 1, 1u);
+	EXPECT_EQ(apic.get("irr#2"), 0x01000000u >> 2 | 2) << "0x41 was fired";
+	EXPECT_EQ(apic.get("irr#3"), 0x01000000u >> 3);
+	EXPECT_EQ(out.get("i8259", 1).get("imr"), 0xfbu);
+	EXPECT_EQ(out.get("ioapic").get("ioredtbl#4"), 0x10931u);
+	EXPECT_EQ(out.get("timer").get("cpu_clock_offset"), before + 5'000'000'000);
+}
+
+TEST_F(Stream, F2VirtioQueues)
+{
+	QStream stream(bytes);
+	unsigned seen = 0;
+
+	for (QSection &section : stream.sections()) {
+		if (!section.has("virtio"))
+			continue;
+		VirtioBlob blob(section.raw("virtio"), section.name);
+		seen++;
+		EXPECT_FALSE(blob.packed());
+		EXPECT_FALSE(blob.msix_enabled()) << "SeaBIOS";
+		for (unsigned i = 0; i < blob.queues().size(); i++) {
+			blob.set_last_avail(i, static_cast<uint16_t>(0x1234 + i));
+			EXPECT_FALSE(blob.interrupt(i));
+		}
+		VirtioBlob once_more(section.raw("virtio"), section.name);
+		for (unsigned i = 0; i < once_more.queues().size(); i++)
+			EXPECT_EQ(once_more.queues()[i].last_avail, 0x1234 + i);
+		// A byte too few, or too many
+		std::vector<uint8_t> copy(section.raw("virtio").begin(), section.raw("virtio").end());
+		copy.pop_back();
+		EXPECT_TRUE(has(error_of([&] { VirtioBlob cut(copy, section.name); }), "not what virtio-pci writes"));
+		copy.push_back(0);
+		copy.push_back(0);
+		EXPECT_TRUE(has(error_of([&] { VirtioBlob more(copy, section.name); }), "not what virtio-pci writes"));
+	}
+	EXPECT_EQ(seen, 2u);
+}
+
+TEST_F(Stream, F3WhatIsNotCarriedIsRefusedByName)
+{
+	const auto refused = [&](const std::function<void(KvmItems &)> &change) {
+		Made made;
+		KvmItems items = made.vcpu();
+		QStream stream(bytes);
+
+		change(items);
+		return error_of([&] { put_vcpu(stream, 0, items); });
+	};
+
+	EXPECT_EQ(refused([](KvmItems &) {}), "");
+	EXPECT_TRUE(has(refused([](KvmItems &i) { i.data.erase("REGS"); i.errors["REGS"] = EIO; }), "does not give REGS"));
+	EXPECT_TRUE(has(refused([](KvmItems &i) { i.data["SREGS"].pop_back(); }), "too short"));
+	EXPECT_TRUE(has(refused([](KvmItems &i) { i.data["XSAVE"].resize(600); }), "XSAVE"));
+	EXPECT_TRUE(has(refused([](KvmItems &i) { i.data["NESTED_STATE"][0] = KVM_STATE_NESTED_GUEST_MODE; }), "guest of its own"));
+	EXPECT_TRUE(has(refused([](KvmItems &i) { i.data["XSAVE"][512] |= 0x18; }), "MPX"));
+	EXPECT_TRUE(has(refused([](KvmItems &i) {
+		i.data["MSRS"] = bytes_of(kvm_msr_entry{.index = 0x40000000, .reserved = 0, .data = 1});
+	}), "Hyper-V"));
+	for (const auto &[address, data] : {std::pair<uint64_t, uint32_t>{0xfee00000, 0x5}, {0xfed00000, 0x41}, {0xfee00000, 0x441}, {0xfee05000, 0x41}}) {
+		QStream stream(bytes);
+		EXPECT_NE(error_of([&] { put_message(stream, address, data); }), "") << std::hex << address << " " << data;
+	}
+}
+
+// Never more than an Error, and never beyond the bytes (ASan's run of this)
+TEST_F(Stream, F3Fuzz)
+{
+	std::mt19937 rng(7);
+	unsigned read = 0;
+	const size_t json = bytes.size() - 24'000;
+
+	for (unsigned run = 0; run < 150; run++) {
+		std::vector<uint8_t> bad = bytes;
+
+		if (run % 5 == 0)
+			bad.resize(rng() % bad.size());
+		for (unsigned i = 1 + rng() % 8; i && !bad.empty(); i--) {
+			// Where sections' heads are, in the JSON, anywhere
+			const size_t at = run % 3 == 0 ? rng() % bad.size() : run % 3 == 1 ? json + rng() % 24'000 : rng() % 2'000;
+			if (at < bad.size())
+				bad[at] = rng() % 4 ? static_cast<uint8_t>(rng()) : static_cast<uint8_t>("0123456789\"{}[],"[rng() % 16]);
+		}
+		(void)error_of([&] {
+			QStream stream(bad);
+			for (QSection &section : stream.sections()) {
+				if (section.has("virtio"))
+					VirtioBlob blob(section.raw("virtio"), section.name);
+			}
+			Made made;
+			put_vcpu(stream, 0, made.vcpu());
+			(void)stream.bytes();
+			read++;
+		});
+	}
+	EXPECT_GT(read, 0u);
+	EXPECT_LT(read, 150u);
+	QStream whole(bytes);
+	for (QSection &section : whole.sections()) {
+		for (unsigned run = 0; section.has("virtio") && run < 300; run++) {
+			std::vector<uint8_t> bad(section.raw("virtio").begin(), section.raw("virtio").end());
+
+			if (run % 2)
+				bad.resize(rng() % bad.size());
+			for (unsigned i = 1 + rng() % 4; i && !bad.empty(); i--)
+				bad[rng() % std::min<size_t>(bad.size(), 1500)] = static_cast<uint8_t>(rng());
+			(void)error_of([&] {
+				VirtioBlob blob(bad, section.name);
+				for (unsigned i = 0; i < blob.queues().size(); i++)
+					(void)blob.interrupt(i);
+			});
+		}
+	}
+}
+
+} // namespace
+
+} // namespace redoubt::agent
