@@ -259,6 +259,10 @@ def suites():
         # A Linux guest's QEMU is killed, again and again
         killed_linux("killed-linux", NPT, (), 2, 150),
         killed_linux("killed-linux-often", (), NPT, 25, 1200),
+        # Likewise, in bounded mode: a guest that dirties memory as fast as it can
+        Suite("standby/budget", f"{LIB}/bounded-test", NPT[1:], NPT, module="free", boot="standby-netlink", seconds=150,
+              lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
+              files=(("selftests/standby/bounded-test", LIB), ("build/standby-tests/hog.bin", LIB))),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
@@ -299,6 +303,10 @@ def here():
     return labs + two + standby + [
         HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
         HereSuite("standby/many", ("selftests/standby/many-test",), 60, short=True, needs=(("tools",),)),
+        HereSuite("standby/agent-bounded", ("selftests/standby/agent-test", "--bounded", "--cuts", "9", "--kills", "4"), 60, short=True,
+                  needs=(("tools",),)),
+        HereSuite("standby/agent-bounded-often", ("selftests/standby/agent-test", "--bounded", "--cuts", "60", "--kills", "40"), 300,
+                  needs=(("tools",),)),
         HereSuite("standby/agent-often", ("selftests/standby/agent-test", "--cuts", "60", "--kills", "40"), 200, needs=(("tools",),)),
         HereSuite("secret/manifest", ("make", "-s", "-C", "selftests/secret", "manifest"), 20, short=True),
         HereSuite("secret/aes", ("make", "-s", "-C", "selftests/secret", "aes"), 10, short=True),

@@ -216,4 +216,43 @@ TEST(StandbyBudget, TheIntervalFollowsTheDirtySet)
 	EXPECT_EQ(next_interval_ms(0, 0, 0), 100u);
 }
 
+TEST(StandbyBudget, F5_the_module_s_ramp_is_the_curve)
+{
+	const u64 limit = 1000 * mb, r = 40 * mb, frame = 4096, frames = limit / frame;
+
+	for (const u64 dirty : {u64{0}, limit / 4, limit / 2, limit / 10 * 7, limit / 100 * 97}) {
+		const Ramp p = ramp(5000, dirty, limit, r);
+
+		ASSERT_LE(5000u, p.free);
+		ASSERT_LE(p.free, p.stop);
+		ASSERT_LE(p.stop, p.end);
+		/* As many faults more, and so much is dirty. */
+		EXPECT_EQ(p.stop - 5000, frames * 98 / 100 - (dirty + frame - 1) / frame);
+		EXPECT_EQ(p.end - 5000, frames - (dirty + frame - 1) / frame);
+		for (const u64 n : {p.free + 1, (p.free + p.stop) / 2, p.stop - 1}) {
+			const u64 then = dirty + (n - 5000) * frame;
+			const double rate = double(p.rate) * double(p.end - n) / double(p.end - p.free) * frame;
+
+			EXPECT_NEAR(rate, double(allowed_rate(then, limit, r)), double(r) / 100) << dirty << " " << n;
+		}
+	}
+	/* Nothing more */
+	for (const u64 dirty : {limit / 100 * 99, limit, 2 * limit, never}) {
+		const Ramp p = ramp(77, dirty, limit, r);
+
+		EXPECT_EQ(p.free, 77u);
+		EXPECT_EQ(p.stop, 77u);
+	}
+	EXPECT_EQ(ramp(1, 0, 0, 0).stop, 1u);
+	/* What the module would refuse is not asked for. */
+	for (const Ramp &p : {ramp(0, 0, never, never), ramp(never, 1, never, 1), ramp(1ull << 40, 0, 1ull << 60, never), ramp_flat(9, never), ramp_flat(9, 0)}) {
+		EXPECT_LE(p.free, p.stop);
+		EXPECT_LE(p.stop, p.end);
+		EXPECT_LE(p.end - p.free, 1ull << 35);
+		EXPECT_GE(p.rate, 1u);
+		EXPECT_LE(p.rate, 1ull << 28);
+	}
+	EXPECT_EQ(ramp_flat(9, 8 * mb).rate, 8 * mb / frame / 2);
+}
+
 } // namespace

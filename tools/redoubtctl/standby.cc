@@ -77,6 +77,15 @@ std::string lines(const Json &vm)
 		       std::to_string(number("zero")) + " of them zero, " + std::to_string(number("again")) + " again; " +
 		       mebibytes(number("bytes")) + " as " + mebibytes(number("packed")) + "\n";
 	}
+	if (vm.contains("bounded")) {
+		const Json &b = vm["bounded"];
+		const auto number = [&b](const char *name) { return b.value(name, uint64_t{0}); };
+
+		out += "  copied while it runs (" + b.value("state", "") + "): " + mebibytes(number("dirty")) + " are not at the standby yet, of " +
+		       mebibytes(number("limit")) + "; slept " + std::to_string(number("slept_ms")) + " ms\n";
+		if (b.contains("trouble"))
+			out += "  " + b.value("trouble", "") + "\n";
+	}
 	if (vm.contains("received")) {
 		const Json &got = vm["received"];
 

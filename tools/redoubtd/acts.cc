@@ -57,7 +57,7 @@ void Keeper::send(const sb::Action &a)
 		if (!ram_)
 			return;
 		const sb::Run all{0, ram_->frames()};
-		size = sb::put_begin(head, 0, &all, 1);
+		size = sb::put_begin(head, machine_.state() == sb::State::Active ? sb::begin_live : 0, &all, 1);
 		channel = Channel::pages;
 		break;
 	}
@@ -217,6 +217,13 @@ void Keeper::stream(uint64_t epoch)
 	make_sender();
 	if (!sender_)
 		return give_up(trouble_);
+	if (sender_->live_epoch() && sender_->live_epoch() != epoch)
+		sender_->live(0);
+	// What was on its way when the link went is known, and is another only to who hashes anew.
+	if (same && sender_->live_epoch() && (sender_->busy() || unconfirmed_)) {
+		unconfirmed_.reset();
+		return sender_->begin(state_);
+	}
 	if (same && sender_->busy())
 		return sender_->pump();
 	if (same && unconfirmed_)
@@ -412,12 +419,14 @@ Json Keeper::status() const
 	const Progress &p = sender_ && sender_->progress().frames ? sender_->progress() : sent_;
 	if (p.frames) {
 
-		out["sent"] = {{"frames", p.frames}, {"data", p.data}, {"zero", p.zero}, {"again", p.again}, {"bytes", p.raw},
+		out["sent"] = {{"frames", p.frames}, {"data", p.data}, {"zero", p.zero}, {"again", p.again}, {"same", p.same}, {"bytes", p.raw},
 			       {"packed", p.wire}, {"state_bytes", p.state}};
 	}
 	if (receiver_ && receiver_->have())
 		out["received"] = {{"frames", receiver_->frames()}, {"have", receiver_->have()}, {"bytes", receiver_->bytes()},
 				   {"state_bytes", receiver_->state().size()}};
+	if (bounded_)
+		out["bounded"] = bounded_->status();
 	for (const auto &[name, us] : stages_)
 		out["us"][name] = us;
 	return out;

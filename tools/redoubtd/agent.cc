@@ -9,8 +9,14 @@
 
 namespace redoubt::agent {
 
+namespace {
+
+constexpr milliseconds share_every{500};
+
+} // namespace
+
 Agent::Agent(Loop &loop, const Config &config, uint64_t boot)
-	: loop_(loop), config_(config), directory_(config.state),
+	: loop_(loop), config_(config), directory_(config.state), budget_(config),
 	  peer_(loop, config, boot, {
 		[this](uint64_t peer_boot) {
 			for (const auto &keeper : keepers_)
@@ -32,7 +38,7 @@ Agent::Agent(Loop &loop, const Config &config, uint64_t boot)
 	  control_(loop, config.socket, [this](const Json &request, const ControlSocket::Reply &reply) { command(request, reply); })
 {
 	for (const VmConfig &vm : config.vms)
-		keepers_.push_back(std::make_unique<Keeper>(loop, config, vm, directory_, boot, peer_));
+		keepers_.push_back(std::make_unique<Keeper>(loop, config, vm, directory_, boot, peer_, budget_));
 	std::stable_sort(keepers_.begin(), keepers_.end(), [](const auto &a, const auto &b) { return a->vm().priority < b->vm().priority; });
 }
 
@@ -42,6 +48,29 @@ void Agent::start()
 		keeper->start();
 	peer_.start();
 	start_power();
+	share();
+}
+
+// The host's budget among those that are copied now.
+void Agent::share()
+{
+	std::vector<sb::Share> shares;
+	std::vector<Keeper *> whose;
+	uint64_t hash_ms = 0;
+
+	(void)loop_.after(share_every, [this] { share(); });
+	for (const auto &keeper : keepers_) {
+		if (const auto share = keeper->bounded_share()) {
+			shares.push_back(*share);
+			whose.push_back(keeper.get());
+			hash_ms += keeper->bounded_hash_ms();
+		}
+	}
+	if (shares.empty())
+		return;
+	sb::divide(shares.data(), static_cast<unsigned>(shares.size()), budget_.bytes(hash_ms));
+	for (size_t i = 0; i < shares.size(); i++)
+		whose[i]->set_limit(shares[i]);
 }
 
 Keeper *Agent::find(const sb::Uuid &uuid)
@@ -69,6 +98,12 @@ void Agent::pump()
 		if (!peer_.has_room())
 			return;
 		if (keeper->sending())
+			keeper->pump();
+	}
+	for (const auto &keeper : keepers_) {
+		if (!peer_.has_room())
+			return;
+		if (keeper->copying())
 			keeper->pump();
 	}
 }

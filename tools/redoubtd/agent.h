@@ -33,6 +33,7 @@ private:
 	void power_back();
 	void power_event(uint8_t power, uint32_t seconds, uint64_t budget);
 	void probe();
+	void share();
 	void command(const Json &request, const ControlSocket::Reply &reply);
 	void vm_command(const std::string &name, Keeper &keeper, const Json &request, const ControlSocket::Reply &reply);
 	Json status() const;
@@ -40,6 +41,7 @@ private:
 	Loop &loop_;
 	const Config &config_;
 	StateDirectory directory_;
+	Budget budget_;
 	Peer peer_;
 	std::vector<std::unique_ptr<Keeper>> keepers_;	// by priority
 	ControlSocket control_;

@@ -154,8 +154,10 @@ VmConfig parse_vm(const Json &json, const std::string &place)
 	vm.qmp = in.path("qmp");
 	vm.ram = in.path("ram");
 	vm.role = static_cast<Role>(in.choice("role", {"primary", "standby"}));
-	if (in.choice("mode", {"post-fail", "bounded"}, 0))
-		in.fail("mode", "\"bounded\" is not built: use \"post-fail\"");
+	vm.mode = static_cast<Mode>(in.choice("mode", {"post-fail", "bounded"}, 0));
+	vm.tracker = static_cast<Tracker>(in.choice("tracker", {"module", "compare"}, 0));
+	vm.budget_min = in.number("budget-min-bytes", 0, uint64_t{1} << 46, 0);
+	vm.weight = static_cast<unsigned>(in.number("weight", 1, 1000, 100));
 	vm.pages = static_cast<Source>(in.choice("pages", {"netlink", "map"}, 1));
 	vm.priority = static_cast<unsigned>(in.number("priority", 0, 1000, 1));
 	in.finish();
@@ -243,6 +245,11 @@ Config parse_config(const std::string &text)
 	config.prepare_limit = std::chrono::seconds(in.number("prepare-limit-seconds", 1, 3600, 30));
 	config.refresh = std::chrono::minutes(in.number("refresh-minutes", 0, 1440, 10));
 
+	config.budget_bytes = in.number("budget-bytes", 1 << 20, uint64_t{1} << 46, 0);
+	config.battery = std::chrono::seconds(in.number("battery-seconds", 1, 86400, 0));
+	config.fixed = std::chrono::seconds(in.number("fixed-seconds", 1, 3600, 10));
+	config.margin = std::chrono::seconds(in.number("margin-seconds", 0, 3600, 5));
+
 	Reader peer(in.get("peer"), "peer");
 	config.peer.name = peer.name("name");
 	config.peer.address = peer.text("address");
@@ -272,6 +279,10 @@ Config parse_config(const std::string &text)
 		}
 	}
 	in.finish();
+	for (const VmConfig &vm : config.vms) {
+		if (vm.mode == Mode::bounded && vm.tracker == Tracker::module && !config.budget_bytes && !config.battery.count())
+			throw Error("a VM is bounded, but nothing says by what: budget-bytes, or battery-seconds");
+	}
 	return config;
 }
 

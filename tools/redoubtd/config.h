@@ -18,6 +18,8 @@ std::string to_string(const Uuid &uuid);
 enum class Role { primary, standby };
 enum class Source { netlink, map };
 enum class Compress { automatic, off, lz4 };
+enum class Mode { post_fail, bounded };
+enum class Tracker { module, compare };
 
 struct VmConfig {
 	std::string name;
@@ -27,6 +29,10 @@ struct VmConfig {
 	Role role;			// where the VM runs when all is well
 	Source pages = Source::map;
 	unsigned priority = 1;		// of several: the lowest number goes first
+	Mode mode = Mode::post_fail;
+	Tracker tracker = Tracker::module;
+	uint64_t budget_min = 0;	// bytes of the host's budget that it must have
+	unsigned weight = 100;		// its part of the rest
 };
 
 struct PeerConfig {
@@ -61,6 +67,10 @@ struct Config {
 	std::chrono::seconds link_patience{10};	// a frozen VM resumes after so long without its standby
 	std::chrono::seconds prepare_limit{30};	// for QEMU to stop and to write its state
 	std::chrono::minutes refresh{10};	// of the device state kept for QEMU's death; 0: none is kept
+
+	// What may be dirty on this host: so many bytes; or 0: what the battery is good for
+	uint64_t budget_bytes = 0;
+	std::chrono::seconds battery{0}, fixed{10}, margin{5};
 
 	// Who calls whom is decided by the names: one of the two, never both.
 	bool caller() const { return me < peer.name; }

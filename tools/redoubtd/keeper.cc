@@ -20,8 +20,9 @@ constexpr milliseconds look_for_vm{3'000};
 
 } // namespace
 
-Keeper::Keeper(Loop &loop, const Config &config, const VmConfig &vm, const StateDirectory &directory, uint64_t boot, Peer &peer)
-	: loop_(loop), config_(config), vm_(vm), boot_(boot), peer_(peer), journal_(directory, vm.name),
+Keeper::Keeper(Loop &loop, const Config &config, const VmConfig &vm, const StateDirectory &directory, uint64_t boot, Peer &peer,
+	       Budget &budget)
+	: loop_(loop), config_(config), vm_(vm), boot_(boot), peer_(peer), budget_(budget), journal_(directory, vm.name),
 	  machine_({.link_ms = static_cast<uint64_t>(config.link_patience.count()) * 1000}, boot),
 	  vmm_(loop, vm.name, vm.qmp,
 	       {[this] { vmm_changed(); }, [this] { vmm_died(); }}),
@@ -105,6 +106,7 @@ void Keeper::tick()
 	boot_fresh();
 	mind_peer();
 	watch_death();
+	want_copy();
 	// One that waits says as much as many.
 	if (events_.empty())
 		hand_in({.ev = sb::Ev::Tick, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
@@ -162,8 +164,11 @@ void Keeper::settle()
 {
 	const sb::State state = machine_.state();
 
+	if (bounded_ && state != sb::State::Active)
+		bounded_->end();
+	answer_live();
 	if (state != sb::State::Frozen && state != sb::State::Sealed) {
-		if (sender_)
+		if (sender_ && !(bounded_ && bounded_->active()))
 			sender_->cancel();
 		unconfirmed_.reset();
 		resends_ = 0;
@@ -189,8 +194,7 @@ void Keeper::act(const sb::Action &a)
 	case sb::Act::Resend:
 		return resend();
 	case sb::Act::Copy:
-		// Bounded mode's; Ev::Copy is never handed in.
-		return;
+		return copy(a.epoch);
 	case sb::Act::VmStop:
 		acting_ = true;
 		return vm_stop();
@@ -260,6 +264,8 @@ void Keeper::link_down()
 {
 	link_.reset();
 	peer_ready_.reset();
+	if (bounded_)
+		bounded_->link_down();
 	hand_in({.ev = sb::Ev::LinkDown, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 }
 
@@ -288,9 +294,13 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 				why = unfit();
 			if (!why.empty()) {
 				trouble_ = why;
-				say(vm_.name, "the primary would send: " + why);
+				if (trouble_said_ != why)
+					say(vm_.name, "the primary would send: " + why);
+				trouble_said_ = why;
 				return;
 			}
+			trouble_said_.clear();
+			live_begun_ = body.flags & sb::begin_live;
 			break;
 		}
 		case sb::Msg::End:
@@ -302,6 +312,8 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 			}
 			break;
 		case sb::Msg::Lacks:
+			if (live_lacks(h, body))
+				return;
 			// An answer to an END from before what is being sent now
 			if (sending() || unconfirmed_)
 				return;

@@ -15,6 +15,7 @@
 
 #include <standby/machine.h>
 
+#include "bounded.h"
 #include "check.h"
 #include "config.h"
 #include "death.h"
@@ -34,7 +35,7 @@ class Keeper {
 public:
 	using Answer = std::function<void(const std::string &error)>;
 
-	Keeper(Loop &loop, const Config &config, const VmConfig &vm, const StateDirectory &directory, uint64_t boot, Peer &peer);
+	Keeper(Loop &loop, const Config &config, const VmConfig &vm, const StateDirectory &directory, uint64_t boot, Peer &peer, Budget &budget);
 	~Keeper();
 	Keeper(const Keeper &) = delete;
 
@@ -51,6 +52,12 @@ public:
 	// There is something to send, and room for it.
 	bool sending() const { return sender_ && sender_->busy(); }
 	void pump() { sender_->pump(); }
+	// Likewise in the background: who is frozen has the link before.
+	bool copying() const { return sender_ && sender_->copying(); }
+	// Bounded mode: what it may have of the host's budget; none: it is not copied now.
+	std::optional<sb::Share> bounded_share() const;
+	void set_limit(const sb::Share &share);
+	uint64_t bounded_hash_ms() const;
 
 	// For Power, ready.cc
 	bool active() const { return begun_ && machine_.state() == sb::State::Active && vmm_.state() != VmmState::gone; }
@@ -124,6 +131,14 @@ private:
 	// An attempt that cannot go on: the VM goes on here, if it may.
 	void give_up(const std::string &why);
 
+	// Bounded mode (keeper_bounded.cc)
+	void want_copy();
+	void make_bounded();
+	void copy(uint64_t epoch);
+	void send_begin();
+	bool live_lacks(const sb::Header &h, const sb::Body &body);
+	void answer_live();
+
 	// QEMU
 	void vmm_changed();
 	void vmm_died();
@@ -144,6 +159,7 @@ private:
 	const VmConfig &vm_;
 	uint64_t boot_;
 	Peer &peer_;
+	Budget &budget_;
 	JournalFile journal_;
 	sb::Machine machine_;
 	Vmm vmm_;
@@ -164,7 +180,10 @@ private:
 	pid_t held_ = 0;			// the VMM that was tried to be held
 	std::unique_ptr<PageSource> source_;
 	std::unique_ptr<Sender> sender_;
+	std::unique_ptr<Bounded> bounded_;	// of sender_: goes before it
 	std::unique_ptr<Receiver> receiver_;
+	bool live_begun_ = false;		// a BEGIN of a live image is to be answered
+	bool unheld_ = false;			// no limit that could be held
 	// The device state of a VM that has not run since, or none
 	std::vector<uint8_t> state_;
 	bool state_saved_ = false, saving_ = false;
@@ -191,7 +210,7 @@ private:
 	// For people
 	sb::Report last_report_ = sb::Report::None;
 	Loop::Clock::time_point reported_;
-	std::string trouble_;
+	std::string trouble_, trouble_said_;
 	Progress sent_;				// of a sender that is no more
 	bool fixed_told_ = true;		// fixed_ms() of this attempt
 	Loop::Clock::time_point began_;

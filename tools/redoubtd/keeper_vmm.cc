@@ -197,6 +197,7 @@ void Keeper::vmm_died()
 	saving_ = false;
 	if (sender_)
 		sent_ = sender_->progress();
+	bounded_.reset();
 	sender_.reset();
 	source_.reset();
 	hold_.reset();
@@ -210,6 +211,7 @@ bool Keeper::open_memory()
 {
 	try {
 		if (!ram_ || !ram_->changed().empty()) {
+			bounded_.reset();
 			sender_.reset();
 			receiver_.reset();
 			source_.reset();
@@ -273,6 +275,7 @@ void Keeper::make_sender()
 
 void Keeper::new_sender()
 {
+	bounded_.reset();
 	sender_ = std::make_unique<Sender>(ram_->frames(), *source_, config_.compress, Sender::Handlers{
 		[this](sb::Msg msg, std::span<const uint8_t> head, std::span<const uint8_t> data) {
 			peer_.send(Channel::pages, {.msg = msg, .body = 0, .vm = wire_uuid(), .epoch = stream_epoch_, .from = boot_,
@@ -287,7 +290,16 @@ void Keeper::new_sender()
 			unconfirmed_ = digest;
 			confirm();
 		},
-		[this](const std::string &why) { give_up(why); },
+		[this](const std::string &why) {
+			if (bounded_ && bounded_->active())
+				bounded_->copy_failed(why);
+			else
+				give_up(why);
+		},
+		[this] {
+			if (bounded_)
+				bounded_->copied();
+		},
 	});
 }
 
@@ -298,7 +310,17 @@ bool Keeper::make_receiver()
 	if (!open_memory())
 		return false;
 	receiver_ = std::make_unique<Receiver>(loop_, *ram_, vm_.ram + ".state");
-	return true;
+	// In the middle of an image: what came until now went into another file.
+	if (machine_.state() != sb::State::Receiving)
+		return true;
+	try {
+		receiver_->begin();
+		send_lacks(machine_.epoch());
+	} catch (const Error &error) {
+		trouble_ = error.what();
+		receiver_.reset();
+	}
+	return receiver_ != nullptr;
 }
 
 std::string Keeper::unfit() const

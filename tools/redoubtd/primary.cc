@@ -3,6 +3,7 @@
 #include "primary.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include <lz4.h>
@@ -72,11 +73,12 @@ void Sender::begin(std::span<const uint8_t> state)
 {
 	const sb::Run all{0, frames_};
 
-	if (image_.begin(&all, 1, image_memory_.data(), image_memory_.size() * sizeof(uint64_t), false) != Status::Ok) {
+	if (!live_ && image_.begin(&all, 1, image_memory_.data(), image_memory_.size() * sizeof(uint64_t), false) != Status::Ok) {
 		handlers_.failed("the RAM file has no size that an image may have");
 		return;
 	}
 	source_.cancel();
+	copying_ = false;
 	state_ = state;
 	state_sent_ = 0;
 	progress_ = {};
@@ -97,13 +99,70 @@ void Sender::again(std::span<const sb::Run> runs, bool state)
 			handlers_.failed("the standby asks for frames that the VM does not have");
 			return;
 		}
-		for (uint64_t i = 0; i < run.count; i++)
-			(void)image_.forget(run.first + i);
 	}
+	forget(runs);
 	if (state)
 		state_sent_ = 0;
 	again_ = true;
 	want(runs);
+}
+
+void Sender::live(uint64_t epoch)
+{
+	const sb::Run all{0, frames_};
+
+	if (busy_ || copying_)
+		cancel();
+	live_ = epoch;
+	flights_.clear();
+	copied_ = {};
+	if (epoch && image_.begin(&all, 1, image_memory_.data(), image_memory_.size() * sizeof(uint64_t), false) != Status::Ok)
+		throw Error("the RAM file has no size that an image may have");
+}
+
+void Sender::forget(std::span<const sb::Run> runs)
+{
+	for (const sb::Run &run : runs) {
+		for (uint64_t i = 0; i < run.count; i++)
+			(void)image_.forget(run.first + i);
+	}
+}
+
+uint64_t Sender::mark()
+{
+	if (flights_.empty() || flights_.back().first != next_mark_)
+		flights_.push_back({next_mark_, {}});
+	return next_mark_++;
+}
+
+void Sender::confirmed(uint64_t mark)
+{
+	while (!flights_.empty() && flights_.front().first <= mark)
+		flights_.pop_front();
+}
+
+std::vector<sb::Run> Sender::lost()
+{
+	std::vector<sb::Run> out;
+
+	for (const auto &[mark, runs] : flights_)
+		out.insert(out.end(), runs.begin(), runs.end());
+	flights_.clear();
+	forget(out);
+	return out;
+}
+
+void Sender::copy(std::span<const sb::Run> runs)
+{
+	copying_ = true;
+	try {
+		source_.want(runs);
+	} catch (const Error &error) {
+		cancel();
+		handlers_.failed(error.what());
+		return;
+	}
+	pump();
 }
 
 void Sender::want(std::span<const sb::Run> runs)
@@ -121,7 +180,7 @@ void Sender::want(std::span<const sb::Run> runs)
 
 void Sender::cancel()
 {
-	busy_ = false;
+	busy_ = copying_ = false;
 	source_.cancel();
 }
 
@@ -140,9 +199,13 @@ bool Sender::send_state()
 	return true;
 }
 
+// Hashed as it goes out. What a live image has is left out, and cuts the run.
 void Sender::emit(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages)
 {
-	uint8_t leaf[sb::digest_bytes], head[32];
+	using Clock = std::chrono::steady_clock;
+	const Clock::time_point began = Clock::now();
+	uint8_t leaf[sb::digest_bytes];
+	uint64_t same = 0;
 	uint32_t data = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
@@ -150,10 +213,38 @@ void Sender::emit(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *
 
 		if (!(none ? image_.zero_leaf(leaf) : image_.page_leaf(pages + uint64_t{data} * page_bytes, leaf)))
 			throw Error("SHA-256 has failed");
-		if (image_.page(first + i, leaf) != Status::Ok)
-			throw Error("a frame that the VM does not have");
 		data += !none;
+		if (const uint8_t *had = live_ ? image_.leaf(first + i) : nullptr; had && !memcmp(had, leaf, sizeof(leaf)))
+			same |= 1ull << i;
+		else if (image_.page(first + i, leaf) != Status::Ok)
+			throw Error("a frame that the VM does not have");
 	}
+	hash_ns_ += static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - began).count());
+	hashed_ += count;
+	data = 0;
+	for (uint32_t i = 0; i < count;) {
+		const bool skip = same >> i & 1;
+		const uint32_t run_data = data;
+		uint32_t end = i;
+
+		for (; end < count && bool(same >> end & 1) == skip; end++)
+			data += !(zero >> end & 1);
+		if (!skip)
+			emit_run(first + i, end - i, zero >> i & ~0ull >> (64 - (end - i)), pages + uint64_t{run_data} * page_bytes);
+		else
+			(copying_ ? copied_ : progress_).same += end - i;
+		i = end;
+	}
+}
+
+void Sender::emit_run(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages)
+{
+	Progress &progress = copying_ ? copied_ : progress_;
+	uint8_t head[32];
+	uint32_t data = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		data += !(zero >> i & 1);
 	std::span<const uint8_t> bytes(pages, data * page_bytes);
 	auto codec = sb::Codec::None;
 	// Packing costs CPU and saves link: it pays when the link is what everything waits for.
@@ -172,26 +263,35 @@ void Sender::emit(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *
 	}
 	const uint32_t length = sb::put_pages(head, first, count, zero, codec, static_cast<uint32_t>(bytes.size()));
 	handlers_.send(sb::Msg::Pages, {head, length}, bytes);
-	progress_.data += data;
-	progress_.zero += count - data;
-	progress_.raw += uint64_t{data} * page_bytes;
-	progress_.wire += bytes.size();
-	if (again_)
-		progress_.again += count;
+	progress.data += data;
+	progress.zero += count - data;
+	progress.raw += uint64_t{data} * page_bytes;
+	progress.wire += bytes.size();
+	if (again_ && !copying_)
+		progress.again += count;
+	if (!live_)
+		return;
+	if (flights_.empty() || flights_.back().first != next_mark_)
+		flights_.push_back({next_mark_, {}});
+	flights_.back().second.push_back({first, count});
 }
 
 void Sender::pump()
 {
 	try {
-		while (busy_ && handlers_.has_room()) {
-			if (send_state())
+		while ((busy_ || copying_) && handlers_.has_room()) {
+			if (busy_ && send_state())
 				continue;
 			if (source_.produce([this](uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages) {
 				    emit(first, count, zero, pages);
 			    }))
 				continue;
-			if (source_.finished())
+			if (source_.finished() && busy_) {
 				finish();
+			} else if (source_.finished()) {
+				copying_ = false;
+				handlers_.copied();
+			}
 			return;
 		}
 	} catch (const Error &error) {

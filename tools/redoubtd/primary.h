@@ -23,6 +23,7 @@ struct Progress {
 	uint64_t data = 0, zero = 0;	// frames sent, and those of them that needed no bytes
 	uint64_t raw = 0, wire = 0;	// bytes of the data frames, and what they were packed into
 	uint64_t again = 0;		// frames the standby has asked for once more
+	uint64_t same = 0;		// frames that the standby had already: not sent
 	uint64_t state = 0;		// bytes of the device state
 };
 
@@ -68,16 +69,38 @@ public:
 		std::function<bool()> has_room, idle;
 		std::function<void(const sb::Digest &)> sent;
 		std::function<void(const std::string &why)> failed;
+		std::function<void()> copied;	// all that copy() was given
 	};
 
 	Sender(uint64_t frames, PageSource &source, Compress compress, Handlers handlers);
 
-	// All of it. @state stays until the attempt has ended.
+	// All of it; of a live image what is another than the standby has, told by its hash. @state
+	// stays until the attempt has ended.
 	void begin(std::span<const uint8_t> state);
 	// What the standby lacks. Only behind begin().
 	void again(std::span<const sb::Run> runs, bool state);
 	void cancel();
+	// begin() or again(), not copy()
 	bool busy() const { return busy_; }
+
+	// A live image, of bounded mode: the standby keeps what is sent while the VM runs. It has
+	// nothing of this epoch yet. 0: not a live one.
+	void live(uint64_t epoch);
+	uint64_t live_epoch() const { return live_; }
+	// In the background: what of @runs is another than the standby has. One at a time.
+	void copy(std::span<const sb::Run> runs);
+	bool copying() const { return copying_; }
+	// What was sent until now is behind the mark; confirmed: the standby has it.
+	uint64_t mark();
+	void confirmed(uint64_t mark);
+	// The connection has ended: what was not confirmed, and may not be there.
+	std::vector<sb::Run> lost();
+	// The standby does not have it.
+	void forget(std::span<const sb::Run> runs);
+	// Of all copy(): frames, and ns that their hashes took
+	const Progress &copied() const { return copied_; }
+	uint64_t ns_a_frame() const { return hashed_ ? hash_ns_ / hashed_ : 0; }
+
 	// Has it anything to send again of?
 	bool begun() const { return image_.frames() != 0; }
 	// As much as there is room for; to be called when there is room, or more to send.
@@ -86,6 +109,7 @@ public:
 
 private:
 	void emit(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages);
+	void emit_run(uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages);
 	void want(std::span<const sb::Run> runs);
 	bool send_state();
 	void finish();
@@ -100,7 +124,12 @@ private:
 	std::vector<char> packed_;
 	std::span<const uint8_t> state_;
 	uint64_t state_sent_ = 0;
-	bool busy_ = false, again_ = false;
+	bool busy_ = false, again_ = false, copying_ = false;
+	uint64_t live_ = 0;
+	// Sent for a live image and not confirmed, by mark
+	std::deque<std::pair<uint64_t, std::vector<sb::Run>>> flights_;
+	uint64_t next_mark_ = 1, hash_ns_ = 0, hashed_ = 0;
+	Progress copied_;
 	unsigned skip_packing_ = 0;	// messages until LZ4 is tried again
 	Progress progress_;
 };

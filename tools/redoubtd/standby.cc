@@ -36,7 +36,7 @@ Receiver::~Receiver()
 
 std::string Receiver::fits(const sb::Body &begin) const
 {
-	if (begin.flags)
+	if (begin.flags & ~sb::begin_live)
 		return "the peer is in a mode that is not known here";
 	if (begin.ranges != 1 || begin.range(0).first != 0 || begin.range(0).count != ram_.frames())
 		return "the primary's memory is of another size: " +

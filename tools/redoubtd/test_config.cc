@@ -61,7 +61,9 @@ TEST(Config, F1_what_is_missing_unknown_or_of_a_wrong_kind)
 	EXPECT_EQ(refusal([](Json &j) { j["peer"]["name"] = "a"; }), "peer.name must not be ours");
 	EXPECT_EQ(refusal([](Json &j) { j["vms"] = 3; }), "vms must be an array");
 	EXPECT_TRUE(has(refusal([](Json &j) { j["vms"][0]["role"] = "both"; }), "vms[0].role must be one of: primary, standby"));
-	EXPECT_TRUE(has(refusal([](Json &j) { j["vms"][0]["mode"] = "bounded"; }), "not built"));
+	EXPECT_TRUE(has(refusal([](Json &j) { j["vms"][0]["mode"] = "bounded"; }), "nothing says by what"));
+	EXPECT_TRUE(has(refusal([](Json &j) { j["vms"][0]["weight"] = 0; }), "vms[0].weight must be a number in 1..1000"));
+	EXPECT_TRUE(has(refusal([](Json &j) { j["budget-bytes"] = 5; }), "budget-bytes must be a number in"));
 	EXPECT_TRUE(has(refusal([](Json &j) { j["vms"][0]["qmp"] = "db.qmp"; }), "absolute path"));
 	for (const Json &port : {Json(0), Json(65536), Json(-1), Json("7071"), Json(1.5)})
 		EXPECT_TRUE(has(refusal([&](Json &j) { j["peer"]["port"] = port; }), "peer.port must be a number in 1..65535")) << port;
@@ -97,6 +99,25 @@ TEST(Config, F9_power)
 	EXPECT_TRUE(has(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"on-return", "go"}}; }), "power.on-return must be one of: resume, stay"));
 	EXPECT_TRUE(has(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"health-percent", 101}}; }), "power.health-percent must be"));
 	EXPECT_EQ(refusal([](Json &j) { j["power"] = {{"ups", "u"}, {"watts", 1}}; }), "power.watts is not known");
+}
+
+TEST(Config, F5_bounded_mode)
+{
+	Json json = good();
+
+	json["budget-bytes"] = 64 << 20;
+	json["vms"][0]["mode"] = "bounded";
+	json["vms"][0]["budget-min-bytes"] = 1 << 20;
+	json["vms"][0]["weight"] = 7;
+	const Config c = parse_config(json.dump());
+	EXPECT_EQ(c.vms[0].mode, Mode::bounded);
+	EXPECT_EQ(c.vms[0].tracker, Tracker::module);
+	EXPECT_EQ(c.vms[0].budget_min, 1u << 20);
+	EXPECT_EQ(c.vms[0].weight, 7u);
+	EXPECT_EQ(c.budget_bytes, 64u << 20);
+	json.erase("budget-bytes");
+	json["battery-seconds"] = 300;
+	EXPECT_EQ(parse_config(json.dump()).battery.count(), 300);
 }
 
 TEST(Config, F1_two_VMs_that_are_one)

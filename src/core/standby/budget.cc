@@ -173,6 +173,26 @@ u64 allowed_rate(u64 dirty, u64 limit, u64 clean)
 	return scale(scale(clean, 10, 1), limit - dirty, limit);
 }
 
+Ramp ramp(u64 base, u64 dirty, u64 limit, u64 clean)
+{
+	/* What the module takes at most, 64 TB */
+	const u64 most = min_of(limit / page_size, u64{1} << 34), now = add(dirty, page_size - 1) / page_size;
+	const u64 half = most / 2, hold = scale(most, 98, 100), from = max_of(half, now);
+	const u64 rate = from < most ? scale(scale(clean / page_size, 10, 1), most - from, most) : 0;
+
+	return {.free = add(base, sub(half, now)),
+		.stop = add(base, sub(hold, now)),
+		.end = add(base, sub(most, now)),
+		.rate = min_of(max_of(rate, u64{1}), max_fault_rate)};
+}
+
+Ramp ramp_flat(u64 base, u64 clean)
+{
+	const u64 far = add(base, 1ull << 34);
+
+	return {.free = base, .stop = far, .end = far, .rate = min_of(max_of(clean / page_size / 2, u64{1}), max_fault_rate)};
+}
+
 u64 next_interval_ms(u64 interval_ms, u64 dirty, u64 limit)
 {
 	if (dirty < limit / 4)

@@ -88,6 +88,23 @@ u64 divide(Share *vm, unsigned n, u64 budget);
  */
 u64 allowed_rate(u64 dirty, u64 limit, u64 clean);
 
+/**
+ * struct Ramp - the controller as the module's LIMIT takes it: numbers of a count of write faults, which only grows, a frame each.
+ * @free: up to here nobody is slowed; then @rate faults a second, falling to 0 at @end; from @stop on none.
+ */
+struct Ramp {
+	u64 free;
+	u64 stop;
+	u64 end;
+	u64 rate;
+};
+inline constexpr u64 max_fault_rate = 1ull << 28;
+
+/* allowed_rate()'s curve over the count. @base: the count when @dirty bytes were dirty. */
+Ramp ramp(u64 base, u64 dirty, u64 limit, u64 clean);
+/* The same rate for long: half of what is cleaned, so that the dirty set shrinks at all. */
+Ramp ramp_flat(u64 base, u64 clean);
+
 /* The next round's interval, ms: doubled below a quarter of the limit, halved above a half; 100 to 10000. */
 u64 next_interval_ms(u64 interval_ms, u64 dirty, u64 limit);
 
