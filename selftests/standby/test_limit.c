@@ -316,9 +316,10 @@ static void test_slowed(void)
 	const double free = rate_of(1 << 28, PAGES), a = rate_of(500, 500), b = rate_of(100, 100);
 
 	tap_diag("pages a second: unlimited %.0f, limited to 500: %.0f, to 100: %.0f", free, a, b);
-	ok(free > 1000, "F5 a writer without a limit");
-	ok(a > 200 && a <= 560, "F5 with one of 500 pages a second");
-	ok(b > 50 && b <= 112, "F5 of 100");
+	ok(free > 600, "F5 a writer without a limit");
+	/* A busy machine makes it slower, nothing makes it faster. */
+	ok(a > 25 && a <= 560, "F5 with one of 500 pages a second");
+	ok(b > 10 && b <= 112, "F5 of 100");
 	ok(info.sleeps && info.slept_ns, "F5 it has slept: %llu times, %llu ms", info.sleeps, info.slept_ns / 1000000);
 }
 

@@ -8,7 +8,7 @@ namespace redoubt::agent {
 
 namespace {
 
-constexpr milliseconds tick_every{50}, ask_again{2'000}, scan_at_most{100}, unbounded_interval{1'000};
+constexpr milliseconds tick_every{50}, ask_again{2'000}, scan_at_most{100};
 constexpr uint64_t batch_frames = 1024;		// 4 MB
 constexpr size_t max_batches = 4, max_others = 8;
 // Less says nothing about the link.

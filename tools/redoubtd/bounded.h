@@ -30,6 +30,9 @@ public:
 		std::function<void(const std::string &)> log;
 	};
 
+	// Between looks, where there is no limit to go by; tests have less.
+	static inline milliseconds unbounded_interval{1'000};
+
 	// @limiter may be null: then nothing is bounded.
 	Bounded(Loop &loop, Sender &sender, uint64_t frames, std::unique_ptr<DirtyTracker> tracker, std::unique_ptr<Limiter> limiter,
 		Budget &budget, Handlers handlers);

@@ -69,7 +69,7 @@ public:
 		std::function<bool()> has_room, idle;
 		std::function<void(const sb::Digest &)> sent;
 		std::function<void(const std::string &why)> failed;
-		std::function<void()> copied;	// all that copy() was given
+		std::function<void()> copied = {};	// all that copy() was given
 	};
 
 	Sender(uint64_t frames, PageSource &source, Compress compress, Handlers handlers);
