@@ -314,7 +314,11 @@ static double rate_of(uint64_t rate, uint64_t nr)
 static void test_slowed(void)
 {
 	const double free = rate_of(1 << 28, PAGES), a = rate_of(500, 500), b = rate_of(100, 100);
+	const uint64_t r = 500;		/* what a copy would clean */
 
+	/* The controller's curve at 50, 90 and 97 %; at 98 it is held, which test_held() has. */
+	tap_diag("a copy of %lu pages a second; the writer at 50 %%: %.0f, at 90 %%: %.0f, at 97 %%: %.0f", r, rate_of(5 * r, 5 * r),
+		 rate_of(r, r), rate_of(r * 3 / 10, r * 3 / 10));
 	tap_diag("pages a second: unlimited %.0f, limited to 500: %.0f, to 100: %.0f", free, a, b);
 	ok(free > 600, "F5 a writer without a limit");
 	/* A busy machine makes it slower, nothing makes it faster. */

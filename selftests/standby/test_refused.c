@@ -384,6 +384,24 @@ static int foreign_socket(void)
 	return stream_range(fd, 0, 1, -1);
 }
 
+/* It must be there for who may. */
+static int scan_one(void)
+{
+	ctl = gnl_socket(NULL);
+	gnl_begin(&msg, family, RDT_SB_CMD_SCAN);
+	gnl_u32(&msg, RDT_SB_A_VM, vm);
+	gnl_u64(&msg, RDT_SB_A_FIRST, child.box->slot[0].hva / PAGE_SIZE);
+	gnl_u32(&msg, RDT_SB_A_FRAMES, 1);
+	return gnl_call(ctl, &msg, NULL);
+}
+static int limit_it(void)
+{
+	ctl = gnl_socket(NULL);
+	gnl_begin(&msg, family, RDT_SB_CMD_LIMIT);
+	gnl_u32(&msg, RDT_SB_A_VM, vm);
+	return gnl_call(ctl, &msg, NULL);
+}
+
 static void test_who(void)
 {
 	int err;
@@ -403,6 +421,9 @@ static void test_who(void)
 	is(as(nobody, join_power), EPERM, "F8 nor of the mains");
 	is(as(no_ptrace, begin_stream), EPERM, "F8 guest memory wants CAP_SYS_PTRACE, too");
 	is(as(no_ptrace, get_vcpu), EPERM, "F8 and so do registers");
+	is(as(root, scan_one) + as(root, limit_it), 0, "F8 root may see what is written, and slow it");
+	is(as(no_ptrace, scan_one), EPERM, "F8 that wants CAP_SYS_PTRACE");
+	is(as(no_ptrace, limit_it), EPERM, "F8 and that does, too");
 	err = as(new_user, get_vm);
 	if (err == 101)
 		tap_skip("F8 user namespaces are not allowed here");

@@ -36,7 +36,7 @@ struct rdt_sb_vm *rdt_sb_vm_of(const struct genl_info *info)
 	return vm ?: ERR_PTR(rdt_sb_refuse(info, -ENOENT, "no such VM"));
 }
 
-/* Guest state goes to whom could have it by ptrace, too. */
+/* Guest state goes to whom could have it by ptrace, too; and who slows a guest could do that. */
 int rdt_sb_may_read(struct sk_buff *skb, const struct genl_info *info)
 {
 	return netlink_capable(skb, CAP_SYS_PTRACE) ? 0 : rdt_sb_refuse(info, -EPERM, "not without CAP_SYS_PTRACE");

@@ -299,8 +299,10 @@ int rdt_sb_do_limit(struct sk_buff *req, struct genl_info *info)
 	struct rdt_sb_limit limit = {};
 	struct rdt_sb_limiter *l;
 	struct rdt_sb_vm *vm;
-	int err = 0;
+	int err = rdt_sb_may_read(req, info);
 
+	if (err)
+		return err;
 	if (a)
 		memcpy(&limit, nla_data(a), sizeof(limit));
 	if (a && !valid(&limit))

@@ -70,7 +70,9 @@ static int walk(struct rdt_sb_ask *a)
 		got = get_user_pages_fast_only((scan->first + i) << PAGE_SHIFT, min_t(u32, SCAN_PAGES, scan->frames - i),
 					       FOLL_WRITE, page);
 		for (k = 0; k < got; k++) {
-			err = err ?: clean(scan, i + k, page[k]);
+			/* Of a large folio it is told already. */
+			if (!err && !test_bit(i + k, scan->dirty))
+				err = clean(scan, i + k, page[k]);
 			put_page(page[k]);
 		}
 		/* The one behind those is not writable. */

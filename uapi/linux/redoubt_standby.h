@@ -5,7 +5,7 @@
  * A VM is registered at /dev/redoubt-standby: the descriptor *is* the registration, and holds the VM, its vCPUs and
  * its VMM's memory, so that they stay when the VMM is killed. Everything else is the generic netlink family
  * "redoubt_standby", version 1: in the initial network namespace only, CAP_NET_ADMIN in the initial user namespace,
- * and, where guest state comes out (STREAM, VCPU), CAP_SYS_PTRACE there too. Attributes are validated strictly;
+ * and, where guest state comes out or a guest is slowed (STREAM, VCPU, SCAN, LIMIT), CAP_SYS_PTRACE there too. Attributes are validated strictly;
  * integers are in host order. A frame is 4096 bytes. The module has no policy: it reads, sends and tells. Whoever may open
  * an nlmon device and a packet socket (CAP_NET_ADMIN and CAP_NET_RAW in the initial network namespace) sees all netlink
  * messages of the host, pages of a stream, too.
