@@ -358,6 +358,8 @@ int main(int argc, char **argv)
 
 	if (!mb || mb > MOST_MB)
 		tap_bail("1 to %d MB", MOST_MB);
+	if (system("modprobe redoubt_standby"))
+		tap_bail("redoubt_standby does not load");
 	pages = (mb << 20) / PAGE_SIZE;
 	vm = vm_create(16 << 20, 1, VM_IRQCHIP);
 	memory = memfd_create("ram", MFD_CLOEXEC);
@@ -395,5 +397,7 @@ int main(int argc, char **argv)
 	test_round(4, zero);
 	close(dev);
 	is(scan_some((uintptr_t)data / PAGE_SIZE, 1, NULL), ENOENT, "F5 the registration's end is the tracking's");
+	close(ctl);
+	is(system("rmmod redoubt_standby"), 0, "F1 the module unloads");
 	return tap_end();
 }

@@ -384,6 +384,8 @@ int main(void)
 	struct sigaction kick = { .sa_handler = on_kick };
 	int memory;
 
+	if (system("modprobe redoubt_standby"))
+		tap_bail("redoubt_standby does not load");
 	sigaction(SIGUSR1, &kick, NULL);
 	vm = vm_create(16 << 20, VCPUS, VM_IRQCHIP);
 	memory = memfd_create("ram", MFD_CLOEXEC);
@@ -406,5 +408,8 @@ int main(void)
 	test_end();
 	test_killed();
 	close(dev);
+	close(ctl);
+	/* Behind vCPUs' threads that were in it */
+	is(system("rmmod redoubt_standby"), 0, "F1 the module unloads");
 	return tap_end();
 }

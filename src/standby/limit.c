@@ -58,7 +58,10 @@ static DEFINE_MUTEX(limits_lock);
 static DEFINE_HASHTABLE(limits, 6);
 static unsigned int nr_limits;
 
-/* KVM's, exported for this; its signature is the tracepoint's. */
+/*
+ * KVM's, exported for this; its header is not installed. The same on 6.1 and 6.12: `scripts/gen-layout --show
+ * __traceiter_kvm_page_fault` has the signature that on_fault() must have.
+ */
 extern struct tracepoint __tracepoint_kvm_page_fault;
 
 static void free_limiter(struct kref *kref)
