@@ -198,6 +198,12 @@ def killed_linux(name, hosts, long, kills, seconds):
                         ("selftests/standby/guest/guest.start", "/guest/overlay/etc")))
 
 
+def budget_suite(name, hosts, long, args=""):
+    return Suite(f"standby/{name}", f"{LIB}/bounded-test {args}", hosts, long, module="free", boot="standby-netlink", seconds=150,
+                 lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
+                 files=(("selftests/standby/bounded-test", LIB), ("build/standby-tests/hog.bin", LIB)))
+
+
 def suites():
     io_tools = tuple((f, "/guest/overlay/usr/local/bin") for f in
                      ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))
@@ -260,9 +266,8 @@ def suites():
         killed_linux("killed-linux", NPT, (), 2, 150),
         killed_linux("killed-linux-often", (), NPT, 25, 1200),
         # Likewise, in bounded mode: a guest that dirties memory as fast as it can
-        Suite("standby/budget", f"{LIB}/bounded-test", NPT[1:], NPT, module="free", boot="standby-netlink", seconds=150,
-              lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
-              files=(("selftests/standby/bounded-test", LIB), ("build/standby-tests/hog.bin", LIB))),
+        budget_suite("budget", NPT[1:], NPT),
+        budget_suite("budget-netlink", (), NPT[:1], "netlink"),
         load_suite("load", NPT, (), "--guest 8", boot="load", seconds=100),
         load_suite("load-often", (), NPT, "--guest 40", boot="load", seconds=200),
         load_suite("load-only", (), EPT, "", boot="main", seconds=60),
