@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,7 @@ private:
 	uint64_t sent_before_ = 0;		// a second ago
 	bool sending_before_ = false;
 	std::map<std::string, std::string> power_said_;	// why a VM does not go, once each
+	std::set<std::string> power_sent_;	// since the mains failed
 };
 
 } // namespace redoubt::agent

@@ -5,6 +5,7 @@
 #include "agent.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <linux/redoubt_standby.h>
 
@@ -87,17 +88,23 @@ void Agent::power_go(const std::string &why)
 			if (error != said)
 				say(name, error.empty() ? "goes: " + why : why + ", and it does not go: " + error);
 			said = error;
+			if (error.empty())
+				power_sent_.insert(name);
 		});
 	}
 }
 
 void Agent::power_back()
 {
+	const std::set<std::string> sent = std::exchange(power_sent_, {});
+
 	power_said_.clear();
 	for (const auto &keeper : keepers_) {
-		if (!keeper->may_resume())
-			continue;
 		const std::string name = keeper->vm().name;
+
+		// What an operator has sent is his.
+		if (!keeper->may_resume() || !sent.contains(name))
+			continue;
 
 		keeper->abort([name](const std::string &error) {
 			say(name, error.empty() ? "is asked back: the mains are there" : "is not asked back: " + error);
