@@ -8,15 +8,17 @@ import time
 
 CHUNK = 1 << 16
 AGAIN = 0.2             # seconds between tries to reach a host that is not there
-# What a deaf end still gets: TCP's acknowledgements, and redoubtd's PING and READY, 102 bytes each in a frame of 70; PREPARED, the shortest
-# message that matters, has 118. On a busy machine TCP puts several pings into a frame. Without them the link would be given up before
-# an image is whole.
-EMPTY, PING = 70, 102
-SHORT = EMPTY + PING + 8
+# What a deaf end still gets: TCP's acknowledgements, and redoubtd's PING and READY, 80 bytes each in a TLS record of 22 and a frame of 70;
+# PREPARED, the shortest message that matters, has 96. On a busy machine there are several in a record, and several records in a
+# frame. Without them the link would be given up before an image is whole.
+EMPTY, RECORD, PING = 70, 22, 80
+SHORT = EMPTY + RECORD + PING + 8
+PINGS = {EMPTY + records * RECORD + pings * PING for records in range(1, 7) for pings in range(records, 13)}
+assert not PINGS & {size + 16 for size in PINGS}        # none of them may have PREPARED in it
 
 
 def heard_by_the_deaf(size):
-    return size <= SHORT or (size - EMPTY) % PING == 0
+    return size <= SHORT or size in PINGS
 
 
 class End:

@@ -20,6 +20,7 @@ using std::chrono::seconds;
 constexpr uint64_t measured_after_ms = 30'000;
 // Without a word from upsd for so long its last one is counted down. Two of its polls.
 constexpr seconds silence{4};
+constexpr seconds tell_every{30};
 // Between a power failure and our knowing of it: the driver's poll, and ours.
 constexpr uint64_t poll_ms = 2000;
 
@@ -119,6 +120,7 @@ void Power::tell_budget(Time now)
 		shares.push_back({.min = need.bytes, .max = need.bytes, .weight = 1, .priority = need.priority, .limit = 0, .fits = false});
 		sum += need.bytes;
 	}
+	told_ = now;
 	say("power: " + std::to_string(left / 1000) + " s left" + (line_ == Line::battery ? "" : " on a battery") + ", " + mib(b) +
 	    " can be sent; " + mib(sum) + " would have to be");
 	(void)sb::divide(shares.data(), static_cast<unsigned>(shares.size()), b);
@@ -211,6 +213,11 @@ void Power::tick(Time now)
 			say("power: it is time: " + std::to_string(sb::hold_up_ms(b) / 1000) + " s are left, and " + mib(sum) + " take as long");
 			tell_budget(now);
 		}
+	}
+	if (now - told_ > tell_every) {
+		tell_budget(now);
+		handlers_.event(b.low ? RDT_SB_POWER_LOW : RDT_SB_POWER_BATTERY, static_cast<uint32_t>(std::min<uint64_t>(sb::hold_up_ms(b) / 1000, ~0u)),
+				budget(now));
 	}
 	if (going_)
 		handlers_.go(b.low ? "the battery is low" : "the battery's time is up");

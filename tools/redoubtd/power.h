@@ -69,6 +69,7 @@ private:
 	bool lost_ = false;			// upsd does not answer
 	UpsReading last_;			// the last that was answered
 	Time heard_{}, since_{};		// when; and since when it is on battery
+	Time told_{};				// the budget, to people
 	uint32_t charge_then_ = 0;		// at that moment
 	std::string error_;
 	std::vector<std::string> unfit_;	// named already

@@ -254,9 +254,12 @@ TEST(Power, F9_upsd_is_silent_on_battery)
 	w.silence(30);
 	EXPECT_EQ(w.gone, 0u);
 	EXPECT_EQ(w.power.status(w.now)["hold_up_s"], 30);
+	EXPECT_EQ(w.events, (std::vector<uint8_t>{RDT_SB_POWER_BATTERY}));
 	EXPECT_TRUE(w.power.status(w.now).contains("error"));
 	w.silence(4);
 	EXPECT_GT(w.gone, 0u);
+	// Told again, and then that it is the last of it
+	EXPECT_GE(w.events.size(), 2u);
 	// On mains it is no reason to go.
 	World mains;
 	mains.hear(said("OL", 90, 60));
