@@ -49,12 +49,13 @@ Ups::Ups(Loop &loop, const std::string &name, std::function<void(const UpsReadin
 	int ends[2];
 	pthread_attr_t attributes;
 
-	if (upscli_splitname(name.c_str(), &ups, &host, &port_))
-		throw Error("power.ups must be UPS[@HOST[:PORT]], not '" + name + "'");
-	name_ = ups;
-	host_ = host;
+	const bool wrong = upscli_splitname(name.c_str(), &ups, &host, &port_) != 0;
+	name_ = ups ? ups : "";
+	host_ = host ? host : "";
 	free(ups);
 	free(host);
+	if (wrong || name_.empty() || host_.empty())
+		throw Error("power.ups must be UPS[@HOST[:PORT]], not '" + name + "'");
 	static_assert(sizeof(UpsReading) <= 512);	// POSIX' PIPE_BUF: whole or not at all
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
 		throw Error("pipe2", errno);
