@@ -56,10 +56,12 @@ std::string text_of(const Json &json, const char *key)
 
 // Of the RAM file, writable: a device that died leaves a ring to be put right.
 struct DeathWatch::Map {
+	Map(void *where, size_t size) : at(where), bytes(size) {}
+	~Map() { munmap(at, bytes); }
+	Map(const Map &) = delete;
+
 	void *at;
 	size_t bytes;
-
-	~Map() { munmap(at, bytes); }
 };
 
 DeathWatch::DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run)
@@ -301,7 +303,7 @@ uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
 					      static_cast<off_t>((m.page + hva - m.hva) * page_bytes));
 			if (at == MAP_FAILED)
 				throw Error("map a ring", errno);
-			maps_.push_back(std::make_unique<Map>(Map{at, size}));
+			maps_.push_back(std::make_unique<Map>(at, size));
 			return static_cast<uint8_t *>(at) + address % page_bytes;
 		}
 	}
@@ -402,53 +404,6 @@ Json DeathWatch::status() const
 		out["age_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(Loop::Clock::now() - refreshed_).count();
 	}
 	return out;
-}
-
-// ---- behind its end ----------------------------------------------------------------
-
-std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
-{
-	loop_.cancel(sampler_);
-	if (!armed_)
-		throw Error(obstacle());
-	const auto ran = Loop::Clock::now() - refreshed_;
-	Held held(hold.id());
-	QStream stream(state_);
-
-	for (uint32_t i = 0; i < hold.vcpus(); i++) {
-		const KvmItems items = held.vcpu(i, msrs_);
-
-		if (items.get<uint32_t>("PENDING_IO")) {
-			if (const std::string why = pending_access(hold.vcpu_fds()[i]); !why.empty())
-				throw Error("vCPU " + std::to_string(i) + ": " + why);
-		}
-		put_vcpu(stream, i, items);
-	}
-	put_machine(stream, held.machine());
-	put_time(stream, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(ran).count()));
-	for (QSection &section : stream.sections()) {
-		if (!section.has("virtio"))
-			continue;
-		VirtioBlob blob(section.raw("virtio"), section.name);
-
-		for (Queue &q : queues_) {
-			if (q.section != section.name)
-				continue;
-			if (q.watch) {
-				const sb::Looked looked = q.watch->look(q.ring, true);
-
-				if (looked != sb::Looked::Good || !q.watch->rewrite(q.ring))
-					throw Error(q.section + ": which requests were under way is not known: " +
-						    (looked == sb::Looked::Garbage ? "its ring is none any more" : "more came than the ring remembers"));
-			}
-			// What is available from there on is taken once more; nothing was told to the guest of that.
-			blob.set_last_avail(q.index, q.ring.used_idx());
-			// What was given back may not have been told yet. Drivers take one too many for what it is.
-			if (const auto message = blob.interrupt(q.index))
-				put_message(stream, message->address, message->data);
-		}
-	}
-	return stream.bytes();
 }
 
 } // namespace redoubt::agent

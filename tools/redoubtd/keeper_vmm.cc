@@ -60,6 +60,9 @@ std::string Keeper::unknown_vmm() const
 
 void Keeper::read_state()
 {
+	// One that was left behind is of an attempt that has ended.
+	if (!held_record())
+		unlink((vm_.ram + ".saved").c_str());
 	saved_ = held_record() ? read_saved(vm_.ram + ".saved", boot_) : Saved{};
 	state_ = std::move(saved_.state);
 	saved_.state.clear();

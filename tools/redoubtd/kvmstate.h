@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include <linux/kvm.h>
+
 #include "qstream.h"
 
 namespace redoubt::agent {
@@ -34,6 +36,8 @@ private:
 	void copy(const std::string &name, void *to, size_t size) const;
 };
 
+// Of one vCPU: put_vcpu() does that.
+void put_apic(QSection &apic, const kvm_lapic_state &lapic, bool x2apic);
 // Section "cpu" and "apic" of that vCPU. Throws, by name: something that the device state has no place for.
 void put_vcpu(QStream &stream, uint32_t index, const KvmItems &items);
 // PICs, IOAPIC, PIT and the clock.

@@ -19,6 +19,12 @@ namespace redoubt::agent {
 
 using client::Error;
 
+// The name of an array's element
+inline std::string element(const char *field, size_t i)
+{
+	return std::string(field) + "#" + std::to_string(i);
+}
+
 // One section: a device, or a part of the machine.
 class QSection {
 public:

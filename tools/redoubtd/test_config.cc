@@ -44,6 +44,7 @@ TEST(Config, F1_everything_that_may_be_there)
 	EXPECT_EQ(to_string(c.vms[0].uuid), "6f1c9a1e-6b5c-4d53-9a05-0c1d2e3f4a5b");
 	EXPECT_EQ(c.vms[0].pages, Source::netlink);
 	EXPECT_EQ(c.vms[0].priority, 3u);
+	EXPECT_EQ(c.refresh, std::chrono::minutes(10));
 	Json six = good();
 	six["listen"] = "[::]:1";
 	six["peer"]["address"] = "fe80::1";
@@ -56,6 +57,7 @@ TEST(Config, F1_what_is_missing_unknown_or_of_a_wrong_kind)
 		EXPECT_EQ(refusal([&](Json &j) { j.erase(name); }), std::string(name) + " is missing");
 	for (const char *name : {"name", "uuid", "qmp", "ram", "role"})
 		EXPECT_EQ(refusal([&](Json &j) { j["vms"][0].erase(name); }), "vms[0]." + std::string(name) + " is missing");
+	EXPECT_TRUE(has(refusal([](Json &j) { j["refresh-minutes"] = 1441; }), "refresh-minutes must be"));
 	EXPECT_EQ(refusal([](Json &j) { j["vms"][0]["colour"] = 1; }), "vms[0].colour is not known");
 	EXPECT_EQ(refusal([](Json &j) { j["peer"]["address"] = "host-b"; }), "peer.address must be an IP address: a frozen VM does not wait for a resolver");
 	EXPECT_EQ(refusal([](Json &j) { j["peer"]["name"] = "a"; }), "peer.name must not be ours");

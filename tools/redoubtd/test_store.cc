@@ -318,13 +318,14 @@ TEST(SavedTest, F4_a_state_is_of_one_process_of_one_boot)
 		pause();
 		_exit(0);
 	}
-	const Saved out{.pid = child, .started = start_time(child), .boot = 7, .frames = 16, .state = std::vector<uint8_t>(100'000, 3)};
+	const Saved out{.pid = child, .started = start_time(child), .boot = 7, .frames = 16, .inode = 5, .state = std::vector<uint8_t>(100'000, 3)};
 	write_saved(path, out);
 	const Saved in = read_saved(path, 7);
 	EXPECT_TRUE(in.is(child) && in.lives());
 	EXPECT_FALSE(in.is(getpid()));
 	EXPECT_EQ(in.state, out.state);
 	EXPECT_EQ(in.frames, 16u);
+	EXPECT_EQ(in.inode, 5u);
 	EXPECT_EQ(read_saved(path, 8).pid, 0) << "another boot";
 	kill(child, SIGKILL);
 	for (int i = 0; i < 500 && start_time(child); i++)
