@@ -96,6 +96,8 @@ void Keeper::drop_kept()
 	sender_.reset();
 	source_.reset();
 	hold_.reset();
+	// All that reads the file goes before it.
+	receiver_.reset();
 	ram_.reset();
 	unconfirmed_.reset();
 	held_ = 0;
