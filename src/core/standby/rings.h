@@ -46,15 +46,15 @@ struct Ring {
 	}
 	[[nodiscard]] u16 avail_entry(u16 at) const
 	{
-		return get16(avail + 4 + 2 * (at & (num - 1)));
+		return get16(avail + 4 + u64{2} * (at & (num - 1)));
 	}
 	[[nodiscard]] u32 used_entry(u16 at) const
 	{
-		return get32(used + 4 + 8 * (at & (num - 1)));
+		return get32(used + 4 + u64{8} * (at & (num - 1)));
 	}
 	void set_avail_entry(u16 at, u16 head) const
 	{
-		put16(avail + 4 + 2 * (at & (num - 1)), head);
+		put16(avail + 4 + u64{2} * (at & (num - 1)), head);
 	}
 };
 
