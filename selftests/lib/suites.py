@@ -264,7 +264,7 @@ def suites():
               files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB))),
         # A Linux guest's QEMU is killed, again and again
         killed_linux("killed-linux", NPT, (), 2, 150),
-        killed_linux("killed-linux-often", (), NPT, 25, 1200),
+        killed_linux("killed-linux-often", (), NPT, "25 3", 1500),
         # Likewise, in bounded mode: a guest that dirties memory as fast as it can
         budget_suite("budget", NPT[1:], NPT),
         budget_suite("budget-netlink", (), NPT[:1], "netlink"),

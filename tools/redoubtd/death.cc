@@ -336,8 +336,7 @@ void DeathWatch::refresh_end(const std::string &error)
 		refreshed_ = Loop::Clock::now();
 		refreshes_++;
 		why_.clear();
-		say_once("if QEMU is killed the VM can go on (device state: " + std::to_string(state_.size()) + " bytes, the VM stood for " +
-			 std::to_string(pause_.count()) + " ms)");
+		say_once("if QEMU is killed the VM can go on");
 		sample_every_ = milliseconds(5);
 		sample();
 	} else {
