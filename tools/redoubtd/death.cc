@@ -142,8 +142,13 @@ void DeathWatch::look_at_virtio(Json devices, size_t at, std::shared_ptr<std::st
 		*print += path + " " + reply.value.value("status", Json()).dump() + reply.value.value("guest-features", Json()).dump() +
 			  (reply.value.value("vhost-started", false) ? " vhost" : "") + (reply.value.value("broken", false) ? " broken" : "");
 		vmm_.qmp().command("x-query-virtio-queue-status", {{"path", path}, {"queue", 0}}, [this, devices, at, print](const QmpReply &queue) {
+			// Half an answer would look like another driver: QEMU may just have been killed.
+			if (!queue.ok || !queue.value.is_object()) {
+				looking_ = false;
+				return;
+			}
 			for (const char *key : {"vring-desc", "vring-avail", "vring-used", "vring-num"})
-				*print += " " + (queue.ok && queue.value.is_object() ? queue.value.value(key, Json()).dump() : "none");
+				*print += " " + queue.value.value(key, Json()).dump();
 			*print += "\n";
 			look_at_virtio(devices, at + 1, print);
 		});
@@ -163,7 +168,7 @@ void DeathWatch::on_print(const std::string &print)
 		armed_ = false;
 		why_ = "a driver in the guest has changed what QEMU does, and its device state is from before";
 	}
-	if (!hold_ || busy_ || !settled || vmm_.state() != VmmState::running || !(wanted_ || other || old || !armed_))
+	if (!hold_ || busy_ || !settled || !vmm_.qmp().is_ready() || vmm_.state() != VmmState::running || !(wanted_ || other || old || !armed_))
 		return;
 	if (tried_print_ == print && now - tried_ < wait_)
 		return;
@@ -330,8 +335,8 @@ void DeathWatch::refresh_resume(const std::string &error)
 void DeathWatch::refresh_end(const std::string &error)
 {
 	busy_ = false;
-	if (vmm_.state() == VmmState::gone) {
-		// What there is of it is good: it stood.
+	if (vmm_.state() == VmmState::gone || !vmm_.qmp().is_ready()) {
+		// It is dead, or about to be found so. What there was before this refresh is good: since then it stood.
 	} else if (error.empty()) {
 		refreshed_ = Loop::Clock::now();
 		refreshes_++;

@@ -217,6 +217,7 @@ void Vmm::on_event(const std::string &event, const Json &)
 		set_state(VmmState::stopped);
 	} else if (event == "RESUME") {
 		status_ = "running";
+		ended_itself_ = false;
 		if (state_ != VmmState::running)
 			set_state(VmmState::running);
 		else if (handlers_.changed)
