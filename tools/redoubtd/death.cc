@@ -242,6 +242,7 @@ void DeathWatch::refresh_saved()
 	state_.swap(next_);
 	next_.clear();
 	find_queues();
+	rehearse();
 	armed_ = true;
 	refreshed_ = Loop::Clock::now();
 }
@@ -405,6 +406,7 @@ Json DeathWatch::status() const
 		out["why_not"] = obstacle();
 	if (refreshes_) {
 		out["stood_ms"] = pause_.count();
+		out["differs"] = differs_;
 		out["age_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(Loop::Clock::now() - refreshed_).count();
 	}
 	return out;

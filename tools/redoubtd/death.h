@@ -63,6 +63,8 @@ private:
 	void refresh_resume(const std::string &error);
 	void refresh_end(const std::string &error);
 	void find_queues();
+	void put_kvm(QStream &stream, const Hold &hold);
+	void rehearse();
 	void add_queues(const std::string &section, const VirtioBlob &blob);
 	uint8_t *map_guest(uint64_t address, uint64_t bytes);
 	void sample();
@@ -92,6 +94,7 @@ private:
 	Loop::Clock::time_point looked_, refreshed_, tried_, stopped_;
 	milliseconds pause_{0}, sample_every_{5}, wait_{10'000};
 	unsigned refreshes_ = 0, lost_ = 0;
+	std::vector<std::string> differs_;	// what QEMU and KVM say differently of a VM that stands
 };
 
 } // namespace redoubt::agent

@@ -18,19 +18,9 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 	if (!armed_)
 		throw Error(obstacle());
 	const auto ran = Loop::Clock::now() - refreshed_;
-	Held held(hold.id());
 	QStream stream(state_);
 
-	for (uint32_t i = 0; i < hold.vcpus(); i++) {
-		const KvmItems items = held.vcpu(i, msrs_);
-
-		if (items.get<uint32_t>("PENDING_IO")) {
-			if (const std::string why = pending_access(hold.vcpu_fds()[i]); !why.empty())
-				throw Error("vCPU " + std::to_string(i) + ": " + why);
-		}
-		put_vcpu(stream, i, items);
-	}
-	put_machine(stream, held.machine());
+	put_kvm(stream, hold);
 	put_time(stream, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(ran).count()));
 	for (QSection &section : stream.sections()) {
 		if (!section.has("virtio"))
@@ -55,6 +45,37 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 		}
 	}
 	return stream.bytes();
+}
+
+void DeathWatch::put_kvm(QStream &stream, const Hold &hold)
+{
+	Held held(hold.id());
+
+	for (uint32_t i = 0; i < hold.vcpus(); i++) {
+		const KvmItems items = held.vcpu(i, msrs_);
+
+		if (items.get<uint32_t>("PENDING_IO")) {
+			if (const std::string why = pending_access(hold.vcpu_fds()[i]); !why.empty())
+				throw Error("vCPU " + std::to_string(i) + ": " + why);
+		}
+		put_vcpu(stream, i, items);
+	}
+	put_machine(stream, held.machine());
+}
+
+// The VM stands, and QEMU has just said what it is: what KVM says must be the same, but for the time, and must have a place. So what is
+// not carried is found out now, not behind QEMU's death.
+void DeathWatch::rehearse()
+{
+	QStream said(state_), made = said;
+
+	put_kvm(made, *hold_);
+	differs_.clear();
+	for (size_t i = 0; i < said.sections().size(); i++) {
+		const auto names = said.sections()[i].differences(made.sections()[i]);
+
+		differs_.insert(differs_.end(), names.begin(), names.end());
+	}
 }
 
 } // namespace redoubt::agent

@@ -214,6 +214,23 @@ void QSection::add(const std::string &subsection, uint32_t version, const std::s
 	bytes_.insert(bytes_.end(), value.begin(), value.end());
 }
 
+std::vector<std::string> QSection::differences(const QSection &other) const
+{
+	std::vector<std::string> out;
+
+	for (auto at = other.fields_.begin(); at != other.fields_.end(); ++at) {
+		const auto &[field, p] = *at;
+		const auto next = std::next(at), ours = fields_.find(field);
+
+		// A structure's members come behind it.
+		if (next != other.fields_.end() && next->first.starts_with(field + "."))
+			continue;
+		if (ours == fields_.end() || ours->second.size != p.size || memcmp(&bytes_[ours->second.at], &other.bytes_[p.at], p.size))
+			out.push_back(name + " " + field);
+	}
+	return out;
+}
+
 void QSection::read_fields(const void *json, const std::string &prefix, size_t &at, size_t room, unsigned depth)
 {
 	const Json &fields = *static_cast<const Json *>(json);

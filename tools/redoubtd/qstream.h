@@ -48,6 +48,9 @@ public:
 	// Throws also if the value does not fit.
 	void set(const std::string &field, uint64_t value);
 
+	// Names of fields that @other has with another value, or that this one does not have.
+	std::vector<std::string> differences(const QSection &other) const;
+
 	// A subsection that is not there yet, with one field. QEMU takes subsections in any order.
 	void add(const std::string &subsection, uint32_t version, const std::string &field, std::span<const uint8_t> value);
 
