@@ -30,7 +30,7 @@ void Agent::start_power()
 
 			for (const auto &keeper : keepers_)
 				if (keeper->active())
-					out.push_back({keeper->vm().name, keeper->need(), keeper->vm().priority});
+					out.push_back({keeper->vm().name, keeper->need(), keeper->vm().priority, keeper->bounded_hash_ms()});
 			return out;
 		},
 		[this](const std::string &why) { power_go(why); },
@@ -59,6 +59,8 @@ void Agent::power_tick()
 	sent_before_ = sent;
 	sending_before_ = sending;
 	power_->tick(Loop::Clock::now());
+	// Bounded mode's limits follow within share()'s time.
+	budget_.supply(power_->supply(Loop::Clock::now()));
 }
 
 void Agent::probe()

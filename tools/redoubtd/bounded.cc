@@ -239,12 +239,24 @@ void Bounded::confirmed(uint64_t mark)
 
 // ---- the brake --------------------------------------------------------------------
 
+// What the VMM may have written since the last scan
+uint64_t Bounded::others_share() const
+{
+	return others_.empty() ? 0 : *std::max_element(others_.begin(), others_.end()) * 2 * page_bytes;
+}
+
+std::optional<uint64_t> Bounded::missing() const
+{
+	if (!active() || !ready_ || first_ || !limiter_)
+		return std::nullopt;
+	return dirty() + others_share() + (counted_ > base_ ? counted_ - base_ : 0) * page_bytes;
+}
+
 void Bounded::brake()
 {
 	if (!limiter_)
 		return;
-	const uint64_t share = others_.empty() ? 0 : *std::max_element(others_.begin(), others_.end()) * 2 * page_bytes;
-	const uint64_t dirty_at_base = dirty() + share, clean = budget_.rate();
+	const uint64_t dirty_at_base = dirty() + others_share(), clean = budget_.rate();
 	sb::Ramp ramp{};
 	const sb::Ramp *set = nullptr;
 

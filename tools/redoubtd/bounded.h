@@ -53,6 +53,8 @@ public:
 	void copy_failed(const std::string &why);
 	// Bytes that may be dirty; 0: no limit can be held.
 	void set_limit(uint64_t bytes) { limit_ = bytes; }
+	// Bytes that the standby lacks, with what was written since the last look; none: there is no copy that holds yet.
+	std::optional<uint64_t> missing() const;
 	uint64_t dirty() const { return (todo_.count() + pending_) * page_bytes; }
 	Json status() const;
 
@@ -61,6 +63,7 @@ private:
 	void scan();
 	void next();
 	void brake();
+	uint64_t others_share() const;
 	void confirmed(uint64_t mark);
 	void failed(const std::string &why);
 

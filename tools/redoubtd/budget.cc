@@ -35,11 +35,13 @@ uint64_t Budget::bytes(uint64_t hash_ms) const
 
 	if (config_.budget_bytes)
 		return config_.budget_bytes;
+	if (supply_)
+		return sb::budget_bytes(supply_->hold_up_ms, supply_->fixed_ms + hash_ms, supply_->margin_ms, rate_);
 	sb::Battery full{};
 	full.on_line = true;
 	full.rated_ms = ms(config_.battery);
 	full.health = 100;
-	return sb::budget_bytes(sb::hold_up_ms(battery_ ? *battery_ : full), ms(config_.fixed) + hash_ms, ms(config_.margin), rate_);
+	return sb::budget_bytes(sb::hold_up_ms(full), ms(config_.fixed) + hash_ms, ms(config_.margin), rate_);
 }
 
 } // namespace redoubt::agent

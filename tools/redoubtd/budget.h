@@ -19,8 +19,11 @@ class Budget {
 public:
 	explicit Budget(const Config &config) : config_(config) {}
 
-	// Of the power source, each time that it is asked; none: it is not known.
-	void battery(const std::optional<sb::Battery> &battery) { battery_ = battery; }
+	// What the power source says now; none: it is not asked, or has not answered yet.
+	struct Supply {
+		uint64_t hold_up_ms, fixed_ms, margin_ms;
+	};
+	void supply(const std::optional<Supply> &supply) { supply_ = supply; }
 	// So many bytes of memory were taken in by the standby in this time.
 	void goodput(uint64_t bytes, uint64_t us);
 	// R, bytes a second: the 10th percentile. 0: not measured.
@@ -30,7 +33,7 @@ public:
 
 private:
 	const Config &config_;
-	std::optional<sb::Battery> battery_;
+	std::optional<Supply> supply_;
 	std::deque<uint64_t> windows_;
 	uint64_t rate_ = 0, window_bytes_ = 0, window_us_ = 0;
 };

@@ -103,6 +103,13 @@ void Power::fixed_seen(uint64_t ms)
 	costs_[cost_++ % costs_.size()] = ms;
 }
 
+std::optional<Budget::Supply> Power::supply(Time now) const
+{
+	if (line_ == Line::unknown)
+		return std::nullopt;
+	return Budget::Supply{sb::hold_up_ms(battery(now)), fixed(), static_cast<uint64_t>(config_.margin.count()) * 1000};
+}
+
 uint64_t Power::budget(Time now) const
 {
 	return sb::budget_bytes(sb::hold_up_ms(battery(now)), fixed(), static_cast<uint64_t>(config_.margin.count()) * 1000, rate());
@@ -200,12 +207,14 @@ void Power::tick(Time now)
 	if (line_ != Line::battery && !shutdown_)
 		return;
 	sb::Battery b = battery(now);
-	uint64_t sum = 0;
+	uint64_t sum = 0, hash_ms = 0;
 
 	b.on_line = false;
-	for (const PowerNeed &need : handlers_.needs())
+	for (const PowerNeed &need : handlers_.needs()) {
 		sum += need.bytes;
-	if (!going_ && sb::must_go(b, sum, fixed(), static_cast<uint64_t>(config_.margin.count()) * 1000, rate())) {
+		hash_ms += need.hash_ms;
+	}
+	if (!going_ && sb::must_go(b, sum, fixed() + hash_ms, static_cast<uint64_t>(config_.margin.count()) * 1000, rate())) {
 		going_ = true;
 		if (b.low) {
 			say("power: it is time: the battery is low");

@@ -7,12 +7,14 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 #include <standby/budget.h>
 
+#include "budget.h"
 #include "config.h"
 #include "ups.h"
 
@@ -25,6 +27,7 @@ struct PowerNeed {
 	std::string name;
 	uint64_t bytes;
 	unsigned priority;
+	uint64_t hash_ms = 0;	// bounded mode: little is sent, and all of it is hashed
 };
 
 class Power {
@@ -49,7 +52,10 @@ public:
 	nlohmann::json status(Time now) const;
 
 	bool on_battery() const { return line_ == Line::battery; }
+	// Of the whole host, by what was seen of hand-overs and probes
 	uint64_t budget(Time now) const;
+	// None: upsd has not answered yet.
+	std::optional<Budget::Supply> supply(Time now) const;
 
 private:
 	enum class Line { unknown, mains, battery };

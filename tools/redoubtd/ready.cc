@@ -116,6 +116,8 @@ uint64_t Keeper::need() const
 {
 	struct stat st;
 
+	if (const auto missing = bounded_ ? bounded_->missing() : std::nullopt)
+		return *missing;
 	// A hole is zero, and needs no bytes.
 	if (stat(vm_.ram.c_str(), &st))
 		return ~0ull >> 1;

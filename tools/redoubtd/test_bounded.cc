@@ -222,9 +222,10 @@ TEST(BudgetTest, F5_from_the_configuration_or_the_battery)
 	EXPECT_EQ(budget.rate(), 5u << 20);
 	// 80 s by its rating, less 10, 5 and what hashing takes
 	EXPECT_EQ(budget.bytes(3000), 62 * (5ull << 20));
-	sb::Battery low{};
-	low.low = true;
-	budget.battery(low);
+	// What the UPS says goes before that.
+	budget.supply(Budget::Supply{.hold_up_ms = 20'000, .fixed_ms = 4'000, .margin_ms = 5'000});
+	EXPECT_EQ(budget.bytes(1000), 10 * (5ull << 20));
+	budget.supply(Budget::Supply{.hold_up_ms = 0, .fixed_ms = 0, .margin_ms = 0});
 	EXPECT_EQ(budget.bytes(0), 0u);
 	// The slow ones count.
 	for (unsigned i = 0; i < 20; i++)
