@@ -51,15 +51,18 @@ void Bounded::begin(uint64_t epoch)
 		batches_.clear();
 		others_.clear();
 		look_.clear();
+		found_.clear();
 		todo_.fill();
-		synced_ = false;
+		scanning_ = synced_ = false;
 		first_ = true;
 		try {
 			if (limiter_)
 				counted_ = limiter_->limit(nullptr).faults;
 			tracker_->arm();
 			// What it tells is in todo_: all is.
-			(void)tracker_->scan(todo_);
+			tracker_->rewind();
+			for (uint64_t found = 0; !tracker_->scan(todo_, found);)
+				;
 			base_ = tracker_->faults();
 		} catch (const Error &error) {
 			failed(error.what());
@@ -110,7 +113,7 @@ void Bounded::end()
 		return;
 	loop_.cancel(tick_);
 	epoch_ = 0;
-	ready_ = synced_ = false;
+	scanning_ = ready_ = synced_ = false;
 	brake();
 }
 
@@ -125,8 +128,8 @@ void Bounded::tick()
 	}
 	// A link that is slower than the writers is no reason to look later: only what is found is slowed right.
 	const milliseconds since = std::chrono::duration_cast<milliseconds>(Loop::Clock::now() - last_scan_);
-	const bool unseen = limit_ && limiter_ && (counted_ - base_) * page_bytes > limit_ / 8 && since >= scan_at_most;
-	if (ready_ && (since >= interval_ || unseen) && (!first_ || !todo_.count()))
+	const bool unseen = limit_ && limiter_ && counted_ > base_ && (counted_ - base_) * page_bytes > limit_ / 8 && since >= scan_at_most;
+	if (ready_ && !scanning_ && (since >= interval_ || unseen) && (!first_ || !todo_.count()))
 		scan();
 	brake();
 	next();
@@ -134,25 +137,49 @@ void Bounded::tick()
 
 void Bounded::scan()
 {
+	last_scan_ = Loop::Clock::now();
+	scanning_ = true;
+	finding_ = 0;
+	// Looked at once more: what was DMA's target at the scan before was written behind it.
+	look_.add(found_);
+	found_.clear();
+	scan_on();
+}
+
+// A part of it; the rest when others had their turn.
+void Bounded::scan_on()
+{
 	const uint64_t before = base_;
 
-	last_scan_ = Loop::Clock::now();
+	if (!scanning_)
+		return;
 	try {
-		// Looked at once more: what was DMA's target at the scan before was written behind it.
-		look_.clear();
-		std::swap(look_, found_);
-		found_last_ = tracker_->scan(found_);
-		todo_.add(found_);
-		look_.remove(found_);
+		if (!tracker_->scan(found_, finding_)) {
+			loop_.soon([this, gone = std::weak_ptr<bool>(life_)] {
+				if (gone.lock())
+					scan_on();
+			});
+			return;
+		}
 		base_ = tracker_->faults();
 	} catch (const Error &error) {
 		todo_.fill();
 		failed(std::string("the VM's writes are not known, all is copied anew: ") + error.what());
 	}
+	scanned(base_ - before);
+	next();
+}
+
+void Bounded::scanned(uint64_t faults)
+{
+	scanning_ = false;
+	found_last_ = finding_;
+	todo_.add(found_);
+	look_.remove(found_);
 	scan_us_ = us_since(last_scan_);
 	scan_most_us_ = std::max(scan_most_us_, scan_us_);
 	scans_++;
-	others_.push_back(found_last_ > base_ - before ? found_last_ - (base_ - before) : 0);
+	others_.push_back(found_last_ > faults ? found_last_ - faults : 0);
 	if (others_.size() > max_others)
 		others_.pop_front();
 	if (first_)

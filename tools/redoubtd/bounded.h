@@ -61,6 +61,8 @@ public:
 private:
 	void tick();
 	void scan();
+	void scan_on();
+	void scanned(uint64_t faults);
 	void next();
 	void brake();
 	uint64_t others_share() const;
@@ -84,6 +86,7 @@ private:
 	bool ready_ = false;		// the standby has said what it lacks
 	bool synced_ = false;		// the dirty set has been below the limit once
 	bool first_ = true;		// the first pass over everything
+	bool scanning_ = false;		// a scan is under way
 	FrameSet todo_;			// to be sent
 	FrameSet look_;			// told by the scan before: DMA may have been under way
 	FrameSet found_;
@@ -95,6 +98,7 @@ private:
 	Loop::Clock::time_point batch_began_, last_confirmed_, last_scan_, asked_;
 	milliseconds interval_{100};
 	uint64_t base_ = 0;		// faults as they were before the last scan
+	uint64_t finding_ = 0;		// frames found by the one under way
 	uint64_t counted_ = 0;		// as they are
 	std::deque<uint64_t> others_;	// frames that the last scans found beyond the faults: the VMM's
 	Loop::Timer tick_ = 0;

@@ -148,16 +148,27 @@ uint32_t ModuleTracker::scan_some(uint64_t hva, uint64_t page, uint32_t frames, 
 	return done;
 }
 
-uint64_t ModuleTracker::scan(FrameSet &out)
+// One request: others have their turn between two.
+bool ModuleTracker::scan(FrameSet &out, uint64_t &found)
 {
-	uint64_t found = 0;
+	if (!mapping_ && !at_)
+		faults_ = UINT64_MAX;
+	try {
+		const Mapping &m = mappings_.at(mapping_);
 
-	faults_ = UINT64_MAX;
-	for (const Mapping &m : mappings_) {
-		for (uint64_t at = 0; at < m.frames;)
-			at += scan_some(m.hva + at, m.page + at, static_cast<uint32_t>(std::min<uint64_t>(m.frames - at, scan_frames)), out, found);
+		at_ += scan_some(m.hva + at_, m.page + at_, static_cast<uint32_t>(std::min<uint64_t>(m.frames - at_, scan_frames)), out, found);
+		if (at_ == m.frames) {
+			mapping_++;
+			at_ = 0;
+		}
+	} catch (...) {
+		rewind();
+		throw;
 	}
-	return found;
+	if (mapping_ < mappings_.size())
+		return false;
+	rewind();
+	return true;
 }
 
 Limiter::~Limiter()

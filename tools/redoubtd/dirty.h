@@ -57,10 +57,13 @@ public:
 	virtual ~DirtyTracker() = default;
 	// From here on; before it everything counts as written. Throws.
 	virtual void arm() = 0;
-	// Adds what was written since the last look, before a copy that begins behind this; how
-	// many frames that were. Throws: then it may be all of them.
-	virtual uint64_t scan(FrameSet &out) = 0;
-	// Write faults of the vCPUs as they were before the last scan.
+	// A part of a pass over all frames: adds what was written since the pass before, to be copied
+	// behind this; @found: how many. True: that was the last part. Throws: then it may be all of
+	// them, and the pass is over.
+	virtual bool scan(FrameSet &out, uint64_t &found) = 0;
+	// The next part is the first one.
+	virtual void rewind() {}
+	// Write faults of the vCPUs as they were before the last pass, or the one under way.
 	virtual uint64_t faults() const { return 0; }
 };
 
@@ -69,7 +72,8 @@ class ModuleTracker : public DirtyTracker {
 public:
 	ModuleTracker(const RamFile &ram, pid_t pid, uint32_t vm);
 	void arm() override;
-	uint64_t scan(FrameSet &out) override;
+	bool scan(FrameSet &out, uint64_t &found) override;
+	void rewind() override { mapping_ = at_ = 0; }
 	uint64_t faults() const override { return faults_; }
 
 private:
@@ -80,6 +84,7 @@ private:
 	std::vector<Mapping> mappings_;
 	Genl genl_;
 	uint64_t faults_ = 0;
+	uint64_t mapping_ = 0, at_ = 0;	// of the pass under way
 };
 
 // Nobody tells: everything is looked at each time, and compared by its hash. Exact, for any
@@ -88,10 +93,11 @@ class CompareTracker : public DirtyTracker {
 public:
 	explicit CompareTracker(uint64_t frames) : frames_(frames) {}
 	void arm() override {}
-	uint64_t scan(FrameSet &out) override
+	bool scan(FrameSet &out, uint64_t &found) override
 	{
 		out.fill();
-		return frames_;
+		found = frames_;
+		return true;
 	}
 
 private:
