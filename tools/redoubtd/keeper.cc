@@ -301,6 +301,11 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 			}
 			trouble_said_.clear();
 			live_begun_ = body.flags & sb::begin_live;
+			if (live_begun_)
+				live_epoch_ = h.epoch;
+			// The go: the primary hashes what it has, and so do we.
+			else if (live_epoch_ == h.epoch && receiver_ && machine_.receives(h.epoch, h.from, h.to))
+				receiver_->look_again();
 			break;
 		}
 		case sb::Msg::End:

@@ -17,7 +17,7 @@ namespace redoubt::agent {
 namespace {
 
 constexpr size_t usual_state = 8u << 20;
-constexpr uint64_t slice_frames = 4096;
+constexpr uint64_t slice_frames = 4096, look_frames = 512;
 
 } // namespace
 
@@ -32,6 +32,7 @@ Receiver::Receiver(Loop &loop, RamFile &ram, std::string state_path)
 Receiver::~Receiver()
 {
 	loop_.cancel(next_slice_);
+	loop_.cancel(next_look_);
 }
 
 std::string Receiver::fits(const sb::Body &begin) const
@@ -61,6 +62,8 @@ void Receiver::begin()
 void Receiver::drop()
 {
 	loop_.cancel(next_slice_);
+	loop_.cancel(next_look_);
+	look_ = UINT64_MAX;
 	verified_ = nullptr;
 	state_.clear();
 	unlink(state_path_.c_str());
@@ -133,8 +136,44 @@ void Receiver::note(uint64_t first, uint32_t count, uint64_t zero)
 	}
 }
 
+void Receiver::look_again()
+{
+	look_ = 0;
+	if (!next_look_)
+		next_look_ = loop_.after(milliseconds(0), [this] { look_slice(); });
+}
+
+void Receiver::look_at(uint64_t frame)
+{
+	uint8_t leaf[sb::digest_bytes];
+
+	if (!image_.arrived(frame))
+		return;
+	ram_.read(frame, 1, back_.data());
+	if (!image_.page_leaf(back_.data(), leaf))
+		throw Error("SHA-256 has failed");
+	if (memcmp(image_.leaf(frame), leaf, sizeof(leaf)))
+		(void)image_.forget(frame);
+}
+
+void Receiver::look_slice()
+{
+	next_look_ = 0;
+	try {
+		for (const uint64_t end = std::min(look_ + look_frames, ram_.frames()); look_ < end; look_++)
+			look_at(look_);
+	} catch (const Error &) {
+		return;		// check() has it again
+	}
+	if (look_ < ram_.frames())
+		next_look_ = loop_.after(milliseconds(0), [this] { look_slice(); });
+}
+
 bool Receiver::check(const sb::Body &end, sb::Digest *mine)
 {
+	loop_.cancel(next_look_);
+	for (; look_ < ram_.frames(); look_++)
+		look_at(look_);
 	if (!image_.check(end.end_frames, end.end_state, state_.data(), mine))
 		return false;
 	save_state();

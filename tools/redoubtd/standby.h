@@ -33,6 +33,9 @@ public:
 	void take(sb::Msg msg, const sb::Body &body);
 	// At END: whole and digest for the machine. The device state is put down first; throws.
 	bool check(const sb::Body &end, sb::Digest *mine);
+	// A live image lies there for long before it is to be run: what has come is hashed once more,
+	// beside what still comes; check() waits for the end of it. What is another by now is lacking.
+	void look_again();
 	// What is lacking, for LACKS; everything if nothing is.
 	struct Lacking {
 		std::vector<sb::Run> runs;
@@ -55,6 +58,8 @@ private:
 	void save_state() const;
 	bool load_state();
 	void slice();
+	void look_slice();
+	void look_at(uint64_t frame);
 
 	Loop &loop_;
 	RamFile &ram_;
@@ -68,6 +73,9 @@ private:
 	std::function<void(bool, const sb::Digest &)> verified_;
 	uint64_t at_ = 0;
 	Loop::Timer next_slice_ = 0;
+	// Of look_again(): the next frame; frames(): done
+	uint64_t look_ = UINT64_MAX;
+	Loop::Timer next_look_ = 0;
 };
 
 } // namespace redoubt::agent

@@ -293,6 +293,36 @@ TEST_F(Rounds, F3_F6_a_tracker_that_says_nothing_costs_time_and_no_truth)
 	EXPECT_EQ(sender->progress().same, frames - 100);
 }
 
+TEST_F(Rounds, F3_an_image_that_somebody_wrote_to_meanwhile_is_not_whole)
+{
+	const std::vector<uint8_t> page(page_bytes, 66), state(1000, 3);
+	sb::Body end{};
+	sb::Digest mine;
+
+	bounded->begin(7);
+	answer();
+	ASSERT_TRUE(quiet());
+	to->write(2999, 1, page.data());
+	to->write(10, 1, page.data());
+	bounded->end();
+	receiver->look_again();
+	loop.step(milliseconds(0));
+	sender->begin(state);
+	ASSERT_EQ(sent, 1u) << failed;
+	end.end_frames = frames;
+	end.end_state = state.size();
+	EXPECT_FALSE(receiver->check(end, &mine));
+	const Receiver::Lacking lacking = receiver->lacking();
+	ASSERT_EQ(lacking.runs.size(), 2u);
+	EXPECT_EQ(lacking.runs[0].first, 10u);
+	EXPECT_EQ(lacking.runs[1].first, 2999u);
+	sender->again(lacking.runs, false);
+	ASSERT_EQ(sent, 2u);
+	ASSERT_TRUE(receiver->check(end, &mine));
+	EXPECT_TRUE(mine == digest);
+	EXPECT_EQ(differ(), 0u);
+}
+
 TEST_F(Rounds, F4_F6_what_was_on_its_way_when_the_link_ended_is_sent_again)
 {
 	bounded->begin(7);
