@@ -9,10 +9,8 @@
 
 #include <sys/mman.h>
 
-#include "held.h"
+#include "death_state.h"
 #include "log.h"
-#include "qstream.h"
-#include "virtioblob.h"
 
 namespace redoubt::agent {
 
@@ -241,16 +239,14 @@ void DeathWatch::refresh_saved()
 	mappings_ = find_mappings(vmm_.pid(), *ram_);
 	state_.swap(next_);
 	next_.clear();
-	find_queues();
-	rehearse();
+	taken_ = std::make_unique<Taken>(QStream(state_), ask_kvm(*hold_, msrs_));
+	find_queues(taken_->stream);
 	armed_ = true;
 	refreshed_ = Loop::Clock::now();
 }
 
-void DeathWatch::find_queues()
+void DeathWatch::find_queues(QStream &stream)
 {
-	QStream stream(state_);
-
 	for (QSection &section : stream.sections()) {
 		if (section.has("virtio"))
 			add_queues(section.name, VirtioBlob(section.raw("virtio"), section.name));
@@ -336,6 +332,15 @@ void DeathWatch::refresh_resume(const std::string &error)
 void DeathWatch::refresh_end(const std::string &error)
 {
 	busy_ = false;
+	if (error.empty() && taken_ && vmm_.state() != VmmState::gone) {
+		try {
+			rehearse();
+		} catch (const Error &e) {
+			taken_.reset();
+			return refresh_end(e.what());
+		}
+	}
+	taken_.reset();
 	if (vmm_.state() == VmmState::gone || !vmm_.qmp().is_ready()) {
 		// It is dead, or about to be found so. What there was before this refresh is good: since then it stood.
 	} else if (error.empty()) {

@@ -53,6 +53,8 @@ private:
 		std::unique_ptr<standby::RingWatch> watch;	// of a device that may complete out of order
 	};
 	struct Map;
+	// What a refresh has taken while the VM stood, to be looked at when it goes on
+	struct Taken;
 
 	void look();
 	void look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print);
@@ -62,8 +64,7 @@ private:
 	void refresh_saved();
 	void refresh_resume(const std::string &error);
 	void refresh_end(const std::string &error);
-	void find_queues();
-	void put_kvm(QStream &stream, const Hold &hold);
+	void find_queues(QStream &stream);
 	void rehearse();
 	void add_queues(const std::string &section, const VirtioBlob &blob);
 	uint8_t *map_guest(uint64_t address, uint64_t bytes);
@@ -90,6 +91,7 @@ private:
 	std::vector<std::function<void()>> idle_;
 	std::string seen_, print_, tried_print_;	// which rings there are: seen last; of the state; of the last try
 	std::vector<uint8_t> state_, next_;
+	std::unique_ptr<Taken> taken_;
 	std::string why_, said_;
 	Loop::Clock::time_point looked_, refreshed_, tried_, stopped_;
 	milliseconds pause_{0}, sample_every_{5}, wait_{10'000};

@@ -2,11 +2,7 @@
 //
 // Behind QEMU's end: the device state that it would have written.
 
-#include "death.h"
-#include "held.h"
-#include "kvmstate.h"
-#include "qstream.h"
-#include "virtioblob.h"
+#include "death_state.h"
 
 namespace redoubt::agent {
 
@@ -20,7 +16,7 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 	const auto ran = Loop::Clock::now() - refreshed_;
 	QStream stream(state_);
 
-	put_kvm(stream, hold);
+	put_kvm(stream, ask_kvm(hold, msrs_));
 	put_time(stream, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(ran).count()));
 	for (QSection &section : stream.sections()) {
 		if (!section.has("virtio"))
@@ -47,32 +43,39 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 	return stream.bytes();
 }
 
-void DeathWatch::put_kvm(QStream &stream, const Hold &hold)
+KvmAnswers ask_kvm(const Hold &hold, const std::vector<uint32_t> &msrs)
 {
 	Held held(hold.id());
+	KvmAnswers out;
 
 	for (uint32_t i = 0; i < hold.vcpus(); i++) {
-		const KvmItems items = held.vcpu(i, msrs_);
-
-		if (items.get<uint32_t>("PENDING_IO")) {
+		out.vcpus.push_back(held.vcpu(i, msrs));
+		if (out.vcpus.back().get<uint32_t>("PENDING_IO")) {
 			if (const std::string why = pending_access(hold.vcpu_fds()[i]); !why.empty())
 				throw Error("vCPU " + std::to_string(i) + ": " + why);
 		}
-		put_vcpu(stream, i, items);
 	}
-	put_machine(stream, held.machine());
+	out.machine = held.machine();
+	return out;
 }
 
-// The VM stands, and QEMU has just said what it is: what KVM says must be the same, but for the time, and must have a place. So what is
+void put_kvm(QStream &stream, const KvmAnswers &answers)
+{
+	for (uint32_t i = 0; i < answers.vcpus.size(); i++)
+		put_vcpu(stream, i, answers.vcpus[i]);
+	put_machine(stream, answers.machine);
+}
+
+// The VM stood, and QEMU has said what it was: what KVM has said then must be the same, but for the time, and must have a place. So what is
 // not carried is found out now, not behind QEMU's death.
 void DeathWatch::rehearse()
 {
-	QStream said(state_), made = said;
+	QStream made = taken_->stream;
 
-	put_kvm(made, *hold_);
+	put_kvm(made, taken_->answers);
 	differs_.clear();
-	for (size_t i = 0; i < said.sections().size(); i++) {
-		const auto names = said.sections()[i].differences(made.sections()[i]);
+	for (size_t i = 0; i < made.sections().size(); i++) {
+		const auto names = taken_->stream.sections()[i].differences(made.sections()[i]);
 
 		differs_.insert(differs_.end(), names.begin(), names.end());
 	}

@@ -209,6 +209,12 @@ TEST_F(Stream, F2ComesOutAsItWas)
 	EXPECT_TRUE(has(error_of([&] { (void)stream.get("cpu").get("env.eipp"); }), "no env.eipp"));
 	EXPECT_TRUE(has(error_of([&] { stream.get("ioapic").set("id", 256); }), "so many bits"));
 	EXPECT_TRUE(has(error_of([&] { (void)stream.get("virtio").name; }), "no section"));
+	QStream other(bytes);
+	QSection &cpu = other.get("cpu");
+	EXPECT_TRUE(stream.get("cpu").differences(cpu).empty());
+	cpu.set("env.segs#3.base", 1);
+	cpu.add("cpu/xss", 1, "env.xss", std::vector<uint8_t>(8, 1));
+	EXPECT_EQ(stream.get("cpu").differences(cpu), (std::vector<std::string>{"cpu cpu/xss/env.xss", "cpu env.segs#3.base"}));
 }
 
 TEST_F(Stream, F2AnotherQemuHasWhatKvmHasSaid)
