@@ -305,11 +305,19 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 				live_epoch_ = h.epoch;
 			// The go: the primary hashes what it has, and so do we.
 			else if (live_epoch_ == h.epoch && receiver_ && machine_.receives(h.epoch, h.from, h.to))
-				receiver_->look_again();
+				receiver_->look_again([this] {
+					// END has come before.
+					if (const auto end = std::exchange(late_end_, std::nullopt))
+						message(end->first, end->second);
+				});
 			break;
 		}
 		case sb::Msg::End:
 			if (receiver_ && machine_.receives(h.epoch, h.from, h.to)) {
+				if (receiver_->looking()) {
+					late_end_ = {h, body};
+					return;
+				}
 				if (!fit_for_end())
 					return;
 				event.whole = receiver_->check(body, &event.mine);

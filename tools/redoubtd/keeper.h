@@ -184,6 +184,7 @@ private:
 	std::unique_ptr<Receiver> receiver_;
 	bool live_begun_ = false;		// a BEGIN of a live image is to be answered
 	uint64_t live_epoch_ = 0;		// of the last such BEGIN
+	std::optional<std::pair<sb::Header, sb::Body>> late_end_;	// waits until the image was looked at
 	bool unheld_ = false;			// no limit that could be held
 	// The device state of a VM that has not run since, or none
 	std::vector<uint8_t> state_;

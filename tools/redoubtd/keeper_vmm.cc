@@ -303,6 +303,12 @@ void Keeper::new_sender()
 			if (bounded_)
 				bounded_->copied();
 		},
+		[this] {
+			loop_.soon([this] {
+				if (sender_ && (sender_->busy() || sender_->copying()))
+					sender_->pump();
+			});
+		},
 	});
 }
 

@@ -70,6 +70,8 @@ public:
 		std::function<void(const sb::Digest &)> sent;
 		std::function<void(const std::string &why)> failed;
 		std::function<void()> copied = {};	// all that copy() was given
+		// pump() has had its time and has more to do: others first. Without it goes on.
+		std::function<void()> later = {};
 	};
 
 	Sender(uint64_t frames, PageSource &source, Compress compress, Handlers handlers);

@@ -136,9 +136,10 @@ void Receiver::note(uint64_t first, uint32_t count, uint64_t zero)
 	}
 }
 
-void Receiver::look_again()
+void Receiver::look_again(std::function<void()> looked)
 {
 	look_ = 0;
+	looked_ = std::move(looked);
 	if (!next_look_)
 		next_look_ = loop_.after(milliseconds(0), [this] { look_slice(); });
 }
@@ -149,24 +150,25 @@ void Receiver::look_at(uint64_t frame)
 
 	if (!image_.arrived(frame))
 		return;
-	ram_.read(frame, 1, back_.data());
-	if (!image_.page_leaf(back_.data(), leaf))
-		throw Error("SHA-256 has failed");
-	if (memcmp(image_.leaf(frame), leaf, sizeof(leaf)))
-		(void)image_.forget(frame);
+	try {
+		ram_.read(frame, 1, back_.data());
+		if (image_.page_leaf(back_.data(), leaf) && !memcmp(image_.leaf(frame), leaf, sizeof(leaf)))
+			return;
+	} catch (const Error &) {
+		// It cannot be read: it is lacking.
+	}
+	(void)image_.forget(frame);
 }
 
 void Receiver::look_slice()
 {
 	next_look_ = 0;
-	try {
-		for (const uint64_t end = std::min(look_ + look_frames, ram_.frames()); look_ < end; look_++)
-			look_at(look_);
-	} catch (const Error &) {
-		return;		// check() has it again
-	}
-	if (look_ < ram_.frames())
+	for (const uint64_t end = std::min(look_ + look_frames, ram_.frames()); look_ < end; look_++)
+		look_at(look_);
+	if (looking())
 		next_look_ = loop_.after(milliseconds(0), [this] { look_slice(); });
+	else if (looked_)
+		looked_();
 }
 
 bool Receiver::check(const sb::Body &end, sb::Digest *mine)

@@ -35,7 +35,8 @@ public:
 	bool check(const sb::Body &end, sb::Digest *mine);
 	// A live image lies there for long before it is to be run: what has come is hashed once more,
 	// beside what still comes; check() waits for the end of it. What is another by now is lacking.
-	void look_again();
+	void look_again(std::function<void()> looked = {});
+	bool looking() const { return look_ < ram_.frames(); }
 	// What is lacking, for LACKS; everything if nothing is.
 	struct Lacking {
 		std::vector<sb::Run> runs;
@@ -76,6 +77,7 @@ private:
 	// Of look_again(): the next frame; frames(): done
 	uint64_t look_ = UINT64_MAX;
 	Loop::Timer next_look_ = 0;
+	std::function<void()> looked_;
 };
 
 } // namespace redoubt::agent
