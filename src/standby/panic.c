@@ -14,6 +14,7 @@
 #include <linux/moduleparam.h>
 #include <linux/pgtable.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <asm/debugreg.h>
@@ -139,7 +140,7 @@ static struct rdt_crash_vm *make_record(const struct rdt_sb_vm *vm, const struct
 	return rec;
 }
 
-/* The root names @rec from here on, or nothing; what it named before is freed. vm->lock is held, or nobody else has it. */
+/* The root names @rec from here on, or nothing; what it named before is freed. vm->lock is held, or nobody else has the VM. */
 static void publish(struct rdt_sb_vm *vm, struct rdt_crash_vm *rec, struct rdt_sb_note *note)
 {
 	struct rdt_crash_vm *const old = vm->crash.record;
@@ -244,47 +245,56 @@ static int refuse(int err, const char *why)
 	return err;
 }
 
+/* vm->lock held. @nr 0: the VM's slots. Takes @note, if it succeeds. */
+static int replace(struct rdt_sb_vm *vm, struct rdt_crash_range *ranges, int nr, struct rdt_sb_note *note)
+{
+	struct rdt_crash_vm *rec;
+
+	lockdep_assert_held(&vm->lock);
+	if (vm->crash.slot < 0)
+		return refuse(-ENOSPC, "no place was left when the VM was registered");
+	if (!nr)
+		nr = ranges_of_slots(vm, ranges);
+	if (nr < 0)
+		return nr;
+	rec = make_record(vm, ranges, nr, note);
+	if (!rec)
+		return -ENOMEM;
+	publish(vm, rec, note);
+	return 0;
+}
+
 int rdt_sb_crash_set(struct rdt_sb_vm *vm, const struct rdt_sb_crash *arg)
 {
 	struct rdt_sb_note *note = NULL;
 	struct rdt_crash_range *ranges;
-	struct rdt_crash_vm *rec;
-	int nr;
+	int ret;
 
 	if (arg->flags || arg->nr_ranges > RDT_CRASH_MAX_RANGES || arg->note_bytes > RDT_CRASH_MAX_NOTE)
 		return refuse(-EINVAL, "flags, nr_ranges or note_bytes");
 	ranges = kvcalloc(RDT_CRASH_MAX_RANGES, sizeof(*ranges), GFP_KERNEL);
 	if (!ranges)
 		return -ENOMEM;
-	nr = get_ranges(arg, ranges);
-	if (nr == -EINVAL)
-		refuse(nr, "a range that is no range of a VMM's memory");
-	if (nr >= 0 && arg->note_bytes) {
-		note = copy_note(arg->note, arg->note_bytes);
-		if (IS_ERR(note))
-			nr = PTR_ERR(note);
-	}
-	if (nr < 0)
+	ret = get_ranges(arg, ranges);
+	if (ret == -EINVAL)
+		refuse(ret, "a range that is no range of a VMM's memory");
+	if (ret < 0)
 		goto out;
-	mutex_lock(&vm->lock);
-	if (vm->crash.slot < 0) {
-		nr = refuse(-ENOSPC, "no place was left when the VM was registered");
-	} else if (!nr && (nr = ranges_of_slots(vm, ranges)) < 0) {
-		;
-	} else {
-		rec = make_record(vm, ranges, nr, note);
-		nr = rec ? 0 : -ENOMEM;
-		if (rec) {
-			publish(vm, rec, note);
-			note = NULL;
+	if (arg->note_bytes) {
+		note = copy_note(arg->note, arg->note_bytes);
+		if (IS_ERR(note)) {
+			ret = PTR_ERR(note);
+			goto out;
 		}
 	}
+	mutex_lock(&vm->lock);
+	ret = replace(vm, ranges, ret, note);
 	mutex_unlock(&vm->lock);
-	if (!IS_ERR_OR_NULL(note))
+	if (ret)
 		free_note(note);
 out:
 	kvfree(ranges);
-	return nr;
+	return ret;
 }
 
 /* ---- at the crash ------------------------------------------------------------------- */
@@ -304,6 +314,9 @@ static void notrace at_crash(unsigned long ip, unsigned long parent, struct ftra
 		return;
 	area->cpu = cpu;
 	area->tsc = rdtsc_ordered();
+	area->monotonic = ktime_get_mono_fast_ns();
+	/* As KVM's get_kvmclock_base_ns(); these clocks may be asked in an NMI. */
+	area->clock = ktime_get_raw_fast_ns() + ktime_get_boot_fast_ns() - area->monotonic;
 	area->online = num_online_cpus();
 	area->flags = test_thread_flag(TIF_NEED_FPU_LOAD) ? RDT_CRASH_FPU_IN_MEMORY : 0;
 	area->fpstate = (uintptr_t)READ_ONCE(current->thread.fpu.fpstate);

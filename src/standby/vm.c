@@ -203,6 +203,21 @@ static int enlist(struct rdt_sb_vm *vm)
 	return err;
 }
 
+/* Requests that are under way end first; those that wait for vm->lock find it ended. */
+static void retire(struct rdt_sb_vm *vm)
+{
+	mutex_lock(&vms_lock);
+	xa_erase(&vms, vm->id);
+	mutex_unlock(&vms_lock);
+
+	mutex_lock(&vm->lock);
+	vm->ended = true;
+	rdt_sb_stream_close_all(vm);
+	rdt_sb_limit_end(vm);
+	let_go(vm);
+	mutex_unlock(&vm->lock);
+}
+
 int rdt_sb_vm_register(struct rdt_sb_register *reg, struct rdt_sb_vm **out)
 {
 	struct rdt_sb_vm *vm;
@@ -251,12 +266,17 @@ int rdt_sb_vm_register(struct rdt_sb_register *reg, struct rdt_sb_vm **out)
 		goto fail;
 	}
 	reg->slots = rdt_sb_vm_slots(vm, NULL, 0, &frames);
-	err = rdt_sb_crash_add(vm);
-	if (err)
-		goto fail;
 	err = enlist(vm);
 	if (err)
 		goto fail;
+	mutex_lock(&vm->lock);
+	err = rdt_sb_crash_add(vm);
+	mutex_unlock(&vm->lock);
+	if (err) {
+		retire(vm);
+		kref_put(&vm->kref, free_vm);
+		return err;
+	}
 	reg->id = vm->id;
 	*out = vm;
 	return 0;
@@ -266,19 +286,9 @@ fail:
 	return err;
 }
 
-/* Requests that are under way end first; those that wait for vm->lock find it ended. */
 void rdt_sb_vm_end(struct rdt_sb_vm *vm)
 {
-	mutex_lock(&vms_lock);
-	xa_erase(&vms, vm->id);
-	mutex_unlock(&vms_lock);
-
-	mutex_lock(&vm->lock);
-	vm->ended = true;
-	rdt_sb_stream_close_all(vm);
-	rdt_sb_limit_end(vm);
-	let_go(vm);
-	mutex_unlock(&vm->lock);
+	retire(vm);
 	rdt_sb_event(&(struct rdt_sb_event){ .event = RDT_SB_EVENT_RELEASED, .vm = vm->id });
 	kref_put(&vm->kref, free_vm);
 }

@@ -82,8 +82,8 @@ void Keeper::mind_peer()
 	const sb::State state = machine_.state();
 
 	tell_ready();
-	if (!link_ || (state != sb::State::Frozen && state != sb::State::Sealed) || forced_ || machine_.memory().barred || vmm_.state() == VmmState::gone || !peer_ready_ || peer_ready_->why == sb::Unready::No ||
-	    peer_ready_->why == sb::Unready::NotBegun)
+	if (!link_ || (state != sb::State::Frozen && state != sb::State::Sealed) || forced_ || machine_.memory().barred ||
+	    vmm_.state() == VmmState::gone || !peer_ready_ || peer_ready_->why == sb::Unready::No || peer_ready_->why == sb::Unready::NotBegun)
 		return;
 	if (Loop::Clock::now() - unready_since_ > config_.link_patience && Loop::Clock::now() - began_ > config_.link_patience)
 		give_up(peer_unready());

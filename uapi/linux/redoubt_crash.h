@@ -89,6 +89,7 @@ struct rdt_crash_vm {
  * the XSAVE area.
  * @magic: 0 until the rest is written. @cpu: its number. @fpstate: address of the struct fpstate that its FPU registers
  * belong to. @online: how many CPUs were online: one that has left nothing here did not stop. @xcr0: what the XSAVE area has, in the standard format; 0: FXSAVE's. @dr: debug registers 0 to 3. @tsc: RDTSC.
+ * @monotonic: CLOCK_MONOTONIC, ns. @clock: the time base of KVM's clocks: since the boot, by the raw clock, ns.
  */
 struct rdt_crash_cpu {
 	__u64 magic;
@@ -99,7 +100,9 @@ struct rdt_crash_cpu {
 	__u64 dr[4];
 	__u64 online;
 	__u64 tsc;
-	__u64 reserved[6];
+	__u64 monotonic;
+	__u64 clock;
+	__u64 reserved[4];
 };
 
 #endif
