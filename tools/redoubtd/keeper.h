@@ -205,7 +205,7 @@ private:
 	};
 	std::optional<Ready> peer_ready_;	// of this link
 	std::optional<std::pair<sb::Unready, uint64_t>> told_ready_;	// to this link
-	Loop::Clock::time_point unready_since_;
+	Loop::Clock::time_point told_at_, unready_since_;
 	bool deferred_ = false;			// frozen, and nothing is sent until the peer is ready
 	std::optional<Loop::Clock::time_point> stop_since_;
 

@@ -13,6 +13,12 @@
 
 namespace redoubt::agent {
 
+namespace {
+
+constexpr std::chrono::seconds say_again{1};
+
+} // namespace
+
 sb::Unready Keeper::unready()
 {
 	if (!begun_)
@@ -31,7 +37,7 @@ sb::Unready Keeper::unready()
 	return make_receiver() && unfit().empty() ? sb::Unready::No : sb::Unready::Memory;
 }
 
-// Behind a change, and once a link. Between Active and Released nobody wants to know.
+// Behind a change, and again: what is said before the peer has seen both connections is lost. Who runs the VM has nothing to say.
 void Keeper::tell_ready()
 {
 	if (!link_ || (begun_ && machine_.runs()))
@@ -39,9 +45,10 @@ void Keeper::tell_ready()
 	const sb::Unready why = unready();
 	const std::pair<sb::Unready, uint64_t> say{why, ram_ ? ram_->frames() : 0};
 
-	if (told_ready_ == say)
+	if (told_ready_ == say && Loop::Clock::now() - told_at_ < say_again)
 		return;
 	told_ready_ = say;
+	told_at_ = Loop::Clock::now();
 	uint8_t body[16];
 	const uint32_t size = sb::put_ready(body, say.first, say.second);
 	peer_.send(Channel::control, {.msg = sb::Msg::Ready, .body = 0, .vm = wire_uuid(), .epoch = 0, .from = boot_, .to = *link_, .seq = 0},
