@@ -44,9 +44,17 @@ const char *const fields[] = {
 	"vcpu_svm.vcpu.arch.time", "vcpu_svm.vcpu.arch.st.msr_val", "vcpu_svm.vcpu.arch.apf.msr_en_val",
 	"vcpu_svm.vcpu.arch.apf.msr_int_val", "vcpu_svm.vcpu.arch.pv_eoi.msr_val", "vcpu_svm.vcpu.arch.msr_kvm_poll_control",
 	"vcpu_svm.vcpu.arch.mcg_status", "vcpu_svm.vcpu.arch.mcg_ctl",
+	"kvm.arch.vpic", "kvm.arch.vioapic", "kvm.arch.vpit", "?kvm.arch.apic_bus_cycle_ns",
+	"kvm_lapic.lapic_timer.period", "kvm_lapic.lapic_timer.target_expiration", "kvm_lapic.divide_count",
 	"kvm_lapic", "kvm_lapic.regs", "kvm_lapic.lapic_timer.timer.state", "kvm_lapic.lapic_timer.pending",
 	"kvm_lapic.lapic_timer.tscdeadline", "kvm_lapic.lapic_timer.timer_mode",
 	"fpstate", "fpstate.size", "fpstate.user_xfeatures", "fpstate.regs",
+};
+
+// Likewise, in kvm.ko only
+const char *const device_fields[] = {
+	"kvm_pic", "kvm_pic.pics", "kvm_kpic_state", "kvm_ioapic", "kvm_ioapic.irr", "kvm_ioapic.irr_delivered",
+	"kvm_pit", "kvm_pit.pit_state.channels", "kvm_pit.pit_state.flags",
 };
 
 struct FreeBtf {
@@ -122,6 +130,17 @@ bool find(const btf *b, const std::string &path, Field &field)
 
 } // namespace
 
+std::vector<std::string> Layout::needed()
+{
+	std::vector<std::string> out;
+
+	for (const char *name : fields)
+		if (*name != '?')
+			out.emplace_back(name);
+	out.insert(out.end(), std::begin(device_fields), std::end(device_fields));
+	return out;
+}
+
 Layout Layout::of_running_kernel()
 {
 	Layout out;
@@ -132,14 +151,19 @@ Layout Layout::of_running_kernel()
 	libbpf_set_print(nullptr);
 	const Btf base = take(btf__load_vmlinux_btf(), "the kernel");
 	const Btf amd = take(btf__load_module_btf("kvm_amd", base.get()), "kvm_amd (Intel: not supported)");
-	for (const char *name : fields) {
+	const Btf kvm = take(btf__load_module_btf("kvm", base.get()), "kvm");
+	const auto add = [&out](const btf *b, const char *name) {
 		const bool may_lack = *name == '?';
 		Field f;
-		if (find(amd.get(), name + may_lack, f))
+		if (find(b, name + may_lack, f))
 			out.fields_[name + may_lack] = f;
 		else if (!may_lack)
 			throw std::runtime_error(std::string(name) + ": this kernel's KVM has no such field");
-	}
+	};
+	for (const char *name : fields)
+		add(amd.get(), name);
+	for (const char *name : device_fields)
+		add(kvm.get(), name);
 	return out;
 }
 

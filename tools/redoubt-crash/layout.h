@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 namespace redoubt::crash {
 
@@ -18,6 +19,8 @@ class Layout {
 public:
 	// Of the running kernel, KVM's modules loaded; throws std::runtime_error.
 	static Layout of_running_kernel();
+	// The names that are needed
+	static std::vector<std::string> needed();
 	// As text() wrote it; throws std::runtime_error.
 	static Layout parse(const std::string &text);
 	std::string text() const;

@@ -19,6 +19,7 @@
 #include "kexec.h"
 #include "layout.h"
 #include "root.h"
+#include "sys.h"
 #include "vcpu.h"
 
 using namespace redoubt::crash;
@@ -75,32 +76,46 @@ void do_load(Options &o)
 	load(o.crash);
 }
 
-// 64 bits a page, FNV-1a over its words: to compare, not to prove
-uint64_t page_hash(const uint64_t *words)
-{
-	uint64_t h = 0xcbf29ce484222325;
-
-	for (size_t i = 0; i < page_bytes / sizeof(*words); i++)
-		h = (h ^ words[i]) * 0x100000001b3;
-	return h;
-}
-
-// A range's pages' hashes; a page that is lost has the hash 0. How many are.
-uint64_t hash_range(Physical &memory, Space &space, const rdt_crash_range &r, std::ofstream &out)
-{
-	uint64_t page[page_bytes / sizeof(uint64_t)], gone = 0;
-
-	for (uint64_t i = 0; i < r.count; i++) {
-		const auto at = space.physical(r.hva + i * page_bytes);
-		uint64_t h = 0;
-		if (at && memory.read(*at, page, sizeof(page)))
-			h = page_hash(page);
-		else
-			gone++;
-		out.write(reinterpret_cast<const char *>(&h), sizeof(h));
+// An image as files: "memory", a frame at its place, zero pages being holes; "lost", the numbers of the frames that are not there.
+class Image {
+public:
+	explicit Image(const std::string &dir)
+		: memory_(open((dir + "/memory").c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)), lost_(dir + "/lost", std::ios::binary)
+	{
+		if (!memory_ || !lost_)
+			throw std::runtime_error(dir + ": " + strerror(errno));
 	}
-	return gone;
-}
+	// How many are lost
+	uint64_t range(Physical &memory, Space &space, const rdt_crash_range &r)
+	{
+		static constexpr char zero[page_bytes] = {};
+		char page[page_bytes];
+		uint64_t gone = 0;
+
+		for (uint64_t i = 0; i < r.count; i++) {
+			const auto at = space.physical(r.hva + i * page_bytes);
+			const uint64_t frame = r.first + i;
+			if (!at || !memory.read(*at, page, sizeof(page))) {
+				lost_.write(reinterpret_cast<const char *>(&frame), sizeof(frame));
+				gone++;
+			} else if (memcmp(page, zero, sizeof(page)) != 0 &&
+				   pwrite(memory_.get(), page, sizeof(page), static_cast<off_t>(frame * page_bytes)) != sizeof(page)) {
+				throw std::runtime_error(std::string("the image's memory: ") + strerror(errno));
+			}
+		}
+		return gone;
+	}
+	void end()
+	{
+		lost_.close();
+		if (!lost_)
+			throw std::runtime_error("the image cannot be written");
+	}
+
+private:
+	redoubt::client::Fd memory_;
+	std::ofstream lost_;
+};
 
 // 1: something of it is lost
 int image_of(const Layout &layout, Physical &memory, const Root &root, const Vm &vm, const std::string &base)
@@ -112,16 +127,19 @@ int image_of(const Layout &layout, Physical &memory, const Root &root, const Vm 
 	if (mkdir(dir.c_str(), 0700))
 		throw std::runtime_error(dir + ": " + strerror(errno));
 	write_file(dir + "/note", vm.note.data(), vm.note.size());
-	for (size_t i = 0; i < vm.ranges.size(); i++) {
-		const rdt_crash_range &r = vm.ranges[i];
-		std::ofstream out(dir + "/hashes-" + std::to_string(r.first), std::ios::binary);
-		const uint64_t gone = hash_range(memory, space, r, out);
-		out.close();
-		if (!out)
-			throw std::runtime_error(dir + ": cannot be written");
-		std::cout << vm.name() << ": frames " << r.first << " to " << r.first + r.count - 1 << ": "
-			  << gone << " lost\n";
+	Image image(dir);
+	for (const rdt_crash_range &r : vm.ranges) {
+		const uint64_t gone = image.range(memory, space, r);
+		std::cout << vm.name() << ": frames " << r.first << " to " << r.first + r.count - 1 << ": " << gone << " lost\n";
 		lost |= gone != 0;
+	}
+	image.end();
+	try {
+		for (const Item &item : read_devices(layout, memory, root, vm))
+			write_file(dir + "/" + item.name, item.data.data(), item.data.size());
+	} catch (const std::runtime_error &e) {
+		std::cout << vm.name() << ": devices lost: " << e.what() << '\n';
+		lost = 1;
 	}
 	for (unsigned int i = 0; i < vm.vcpus.size(); i++) {
 		try {
@@ -154,8 +172,14 @@ int do_image(const Options &o)
 		std::cout << why << '\n';
 		lost = 1;
 	}
-	for (const Vm &vm : root.vms)
-		lost |= image_of(layout, memory, root, vm, o.out);
+	for (const Vm &vm : root.vms) {
+		try {
+			lost |= image_of(layout, memory, root, vm, o.out);
+		} catch (const std::runtime_error &e) {
+			std::cout << vm.name() << " lost: " << e.what() << '\n';	// the others are not
+			lost = 1;
+		}
+	}
 	return lost;
 }
 

@@ -4,10 +4,13 @@
 // (AMD64 manual, volume 2, appendix B).
 #include "vcpu.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
 #include <linux/kvm.h>
+
+#include "object.h"
 
 namespace redoubt::crash {
 namespace {
@@ -20,74 +23,13 @@ enum : size_t {
 	vmcb_cr3 = 0x550, vmcb_cr0 = 0x558, vmcb_dr7 = 0x560, vmcb_dr6 = 0x568, vmcb_rflags = 0x570, vmcb_star = 0x600,
 	vmcb_lstar = 0x608, vmcb_cstar = 0x610, vmcb_sfmask = 0x618, vmcb_kernel_gs_base = 0x620, vmcb_sysenter_cs = 0x628,
 	vmcb_sysenter_esp = 0x630, vmcb_sysenter_eip = 0x638, vmcb_dbgctl = 0x670,
+	vmcb_spec_ctrl = 0x6e0,
 };
 constexpr uint64_t exit_nmi = 0x61;
 constexpr uint8_t handling_nmi = 2;			// KVM_HANDLING_NMI
+constexpr uint64_t deadline_mode = 2u << 17;		// APIC_LVT_TIMER_TSCDEADLINE
 constexpr uint32_t debugregs_wont_exit = 2;		// KVM_DEBUGREG_WONT_EXIT
 constexpr uint64_t flag_tf = 1 << 8, flag_rf = 1 << 16;
-
-[[noreturn]] void lost(const std::string &why)
-{
-	throw std::runtime_error(why);
-}
-
-class Bytes {
-public:
-	Bytes(Space &space, uint64_t address, size_t bytes, const char *what) : bytes_(bytes)
-	{
-		if (!space.read(address, bytes_.data(), bytes_.size()))
-			lost(std::string(what) + " is not in memory");
-	}
-	template <typename T> T at(size_t offset) const
-	{
-		T out;
-
-		if (offset + sizeof(T) > bytes_.size())
-			lost("a field behind the end of its structure");
-		memcpy(&out, &bytes_[offset], sizeof(T));
-		return out;
-	}
-	const std::vector<uint8_t> &all() const { return bytes_; }
-
-private:
-	std::vector<uint8_t> bytes_;
-};
-
-// A structure of KVM's
-class Object {
-public:
-	// @bytes: as many of it; 0: all
-	Object(const Layout &layout, Space &space, uint64_t address, const std::string &type, size_t bytes = 0)
-		: layout_(layout), type_(type), bytes_(space, address, bytes ? bytes : layout.at(type).bytes, type.c_str())
-	{
-	}
-	bool has(const std::string &field) const { return layout_.has(type_ + "." + field); }
-	// As wide as it is there
-	uint64_t num(const std::string &field, size_t index = 0, size_t of = 0) const
-	{
-		const Field f = layout_.at(type_ + "." + field);
-		const size_t bytes = of ? of : f.bytes;
-
-		if ((index + 1) * bytes > f.bytes)
-			lost(field + ": no such element");
-		switch (bytes) {
-		case 1:
-			return bytes_.at<uint8_t>(f.offset + index);
-		case 2:
-			return bytes_.at<uint16_t>(f.offset + index * 2);
-		case 4:
-			return bytes_.at<uint32_t>(f.offset + index * 4);
-		case 8:
-			return bytes_.at<uint64_t>(f.offset + index * 8);
-		}
-		lost(field + ": no number");
-	}
-
-private:
-	const Layout &layout_;
-	const std::string type_;
-	const Bytes bytes_;
-};
 
 kvm_segment segment(const Bytes &vmcb, size_t at)
 {
@@ -141,6 +83,7 @@ private:
 	void put(const char *name, const void *data, size_t bytes);
 	template <typename T> void put(const char *name, const T &data) { put(name, &data, sizeof(data)); }
 	std::string place() const;
+	bool on_a_cpu() const;
 	const Cpu *its_cpu() const;
 	uint64_t rflags() const;
 	uint8_t tpr() const;
@@ -173,6 +116,13 @@ void Reader::put(const char *name, const void *data, size_t bytes)
 	out_.items.push_back({name, {at, at + bytes}});
 }
 
+// Was a CPU in its KVM_RUN? The task has the guest's FPU state for as long as that takes.
+bool Reader::on_a_cpu() const
+{
+	return std::any_of(root_.cpus.begin(), root_.cpus.end(),
+			   [this](const auto &c) { return c.second.head.fpstate == arch("guest_fpu.fpstate"); });
+}
+
 // The CPU whose FPU registers were this vCPU's when it stopped; nobody: they are in memory.
 const Cpu *Reader::its_cpu() const
 {
@@ -200,9 +150,10 @@ std::string Reader::place() const
 		return "guest";
 	if (!svm_.num("vcpu.mutex.owner"))
 		return "user";
-	if (arch("mp_state") != KVM_MP_STATE_RUNNABLE)
+	// On a CPU it may be in the middle of an INIT.
+	if (arch("mp_state") != KVM_MP_STATE_RUNNABLE && !on_a_cpu())
 		return "halted";
-	if (arch("at_instruction_boundary") && !svm_.num("vcpu.mode"))
+	if (arch("at_instruction_boundary") && !svm_.num("vcpu.mode") && arch("mp_state") == KVM_MP_STATE_RUNNABLE)
 		return "interrupted";
 	lost("KVM was at work for it");
 }
@@ -269,10 +220,11 @@ void Reader::sregs()
 	s.cr8 = arch("apic") ? tpr() >> 4 : arch("cr8");
 	s.efer = arch("efer");
 	s.apic_base = arch("apic_base");
-	if (arch("interrupt.injected") && !arch("interrupt.soft") && !in_guest_)
-		s.interrupt_bitmap[arch("interrupt.nr") / 64] |= 1ull << (arch("interrupt.nr") % 64);
+	if (const auto nr = static_cast<uint8_t>(arch("interrupt.nr"));
+	    arch("interrupt.injected") && !arch("interrupt.soft") && !in_guest_)
+		s.interrupt_bitmap[nr / 64] |= 1ull << (nr % 64);
 	if (const auto info = vmcb_.at<uint32_t>(vmcb_exit_int_info); in_guest_ && info >> 31 && (info >> 8 & 7) == 0)
-		s.interrupt_bitmap[(info & 255) / 64] |= 1ull << (info % 64);
+		s.interrupt_bitmap[(info & 255) / 64] |= 1ull << (info & 63);
 	put("SREGS", s);
 }
 
@@ -351,10 +303,7 @@ void Reader::mp_state()
 	put("MP_STATE", s);
 }
 
-/*
- * The timer's current count is a matter of the old kernel's clock. Where the timer still has to fire it is 1: it will at
- * once. A hand-over takes seconds, timers have run out by then; guests bear an early one.
- */
+// The timer's current count is what was left of it when the CPUs stopped; not 0 where it still has to fire.
 void Reader::lapic()
 {
 	constexpr size_t reg_id = 0x20, reg_tpr = 0x80, reg_icr = 0x300, reg_icr2 = 0x310, reg_initial = 0x380, reg_current = 0x390;
@@ -372,8 +321,19 @@ void Reader::lapic()
 	}
 	uint32_t initial;
 	memcpy(&initial, &page[reg_initial], sizeof(initial));
-	const bool to_fire = apic.num("lapic_timer.timer.state") & 1 || apic.num("lapic_timer.pending");
-	set(reg_current, initial && to_fire ? 1 : 0);
+	const uint64_t period = apic.num("lapic_timer.period");
+	uint64_t left = 0;
+	if (initial && period && apic.num("lapic_timer.timer_mode") != deadline_mode) {
+		const uint64_t cycle = kvm_.has("arch.apic_bus_cycle_ns") ? kvm_.num("arch.apic_bus_cycle_ns") : 1;
+		const uint64_t now = root_.cpus.begin()->second.head.monotonic, then = apic.num("lapic_timer.target_expiration");
+		const uint64_t unit = cycle * apic.num("divide_count");
+		if (!unit)
+			lost("its APIC's timer contradicts itself");
+		left = then > now ? (then - now) % period / unit : 0;
+		if (!left && (apic.num("lapic_timer.timer.state") & 1 || apic.num("lapic_timer.pending")))
+			left = 1;
+	}
+	set(reg_current, static_cast<uint32_t>(left));
 	put("LAPIC", page.data(), page.size());
 }
 
@@ -413,19 +373,20 @@ void Reader::msrs()
 	const uint64_t offset = arch("l1_tsc_offset");
 	const uint64_t tsc = (its_cpu() ? its_cpu() : &root_.cpus.begin()->second)->head.tsc;
 	const Object apic(layout_, space_, arch("apic"), "kvm_lapic");
+	const bool deadline = apic.num("lapic_timer.timer_mode") == deadline_mode;
 	const kvm_msr_entry list[] = {
 		{0x10, 0, tsc + offset},
 		{0x3b, 0, arch("ia32_tsc_adjust_msr")},
-		{0x48, 0, svm_.num("spec_ctrl")},
+		{0x48, 0, svm_.num("spec_ctrl") ? svm_.num("spec_ctrl") : vmcb_.at<uint64_t>(vmcb_spec_ctrl)},
 		{0x174, 0, vmcb_.at<uint32_t>(vmcb_sysenter_cs)},
-		{0x175, 0, vmcb_.at<uint64_t>(vmcb_sysenter_esp)},
-		{0x176, 0, vmcb_.at<uint64_t>(vmcb_sysenter_eip)},
+		{0x175, 0, vmcb_.at<uint32_t>(vmcb_sysenter_esp) | svm_.num("sysenter_esp_hi") << 32},
+		{0x176, 0, vmcb_.at<uint32_t>(vmcb_sysenter_eip) | svm_.num("sysenter_eip_hi") << 32},
 		{0x17a, 0, arch("mcg_status")},
 		{0x17b, 0, arch("mcg_ctl")},
 		{0x1a0, 0, arch("ia32_misc_enable_msr")},
 		{0x1d9, 0, vmcb_.at<uint64_t>(vmcb_dbgctl)},
 		{0x277, 0, arch("pat")},
-		{0x6e0, 0, apic.num("lapic_timer.tscdeadline")},
+		{0x6e0, 0, deadline ? apic.num("lapic_timer.tscdeadline") : 0},
 		{0xda0, 0, arch("ia32_xss")},
 		{0xc0000081, 0, vmcb_.at<uint64_t>(vmcb_star)},
 		{0xc0000082, 0, vmcb_.at<uint64_t>(vmcb_lstar)},

@@ -30,6 +30,9 @@ struct Vcpu {
 // Throws std::runtime_error: why it is not whole.
 Vcpu read_vcpu(const Layout &layout, Physical &memory, const Root &root, const Vm &vm, unsigned int index);
 
+// What the VM has besides: PICs, IOAPIC, PIT, clock. Throws likewise.
+std::vector<Item> read_devices(const Layout &layout, Physical &memory, const Root &root, const Vm &vm);
+
 // XSAVE's area, compacted or not, as KVM_GET_XSAVE2 gives it: standard format, parts in their initial state told as such.
 // @bytes: how much of it the guest has. Throws std::runtime_error.
 std::vector<uint8_t> uabi_xsave(const std::vector<uint8_t> &area, uint64_t features, uint32_t pkru, size_t bytes);
