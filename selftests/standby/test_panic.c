@@ -5,6 +5,7 @@
  *
  *   test_panic DIR run|io CMD	in the host: starts a VM, writes down in DIR what it has, runs CMD, which loads a crash kernel, and
  *				panics. run: vCPU 0 spins; io: it has left for an I/O
+ *   test_panic DIR stopped PID QMP CMD	likewise, of the VM of that QEMU, which is stopped: all that KVM's GETs say
  *   test_panic DIR check IMAGE	in the crash kernel: compares with what redoubt-crash image wrote to IMAGE
  */
 #define _GNU_SOURCE
@@ -16,60 +17,19 @@
 #include <unistd.h>
 
 #include <linux/kvm.h>
+#include <linux/redoubt_crash.h>
 #include <linux/redoubt_standby.h>
 
 #include "known.h"
+#include "panic.h"
 #include "tap.h"
 #include "vmm.h"
 #include "vmm_child.h"
 
 #define DATA_BYTES	(8ul << 20)
-#define UUID_TEXT	"7265646f-7562-7420-7374-616e64627900"	/* child_register()'s */
 #define NOTE_BYTES	10000
 
-static const char *dir, *image;
-
-static void put_file(const char *name, const void *data, size_t bytes)
-{
-	char path[200];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, data, bytes) != (ssize_t)bytes || close(fd))
-		tap_bail("%s", path);
-}
-
-/* NULL: it is not there; else with a byte more, 0. */
-static void *get_file(const char *base, const char *name, size_t *bytes)
-{
-	char path[300], *data;
-	struct stat st;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", base, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return NULL;
-	if (fstat(fd, &st))
-		tap_bail("%s", path);
-	data = calloc(1, st.st_size + 1);
-	if (!data || read(fd, data, st.st_size) != st.st_size)
-		tap_bail("%s", path);
-	close(fd);
-	*bytes = st.st_size;
-	return data;
-}
-
-/* As redoubt-crash does */
-static uint64_t page_hash(const uint64_t *words)
-{
-	uint64_t h = 0xcbf29ce484222325;
-
-	for (size_t i = 0; i < PAGE_SIZE / sizeof(*words); i++)
-		h = (h ^ words[i]) * 0x100000001b3;
-	return h;
-}
+static const char *image;
 
 /* ---- before ----------------------------------------------------------------------- */
 
@@ -89,7 +49,7 @@ static int crash_set(int reg, uint64_t ranges, uint32_t nr, const void *note, ui
 /* What the ioctl refuses; the record is whole all the same, which the crash kernel shows. */
 static bool refusals(int reg)
 {
-	struct { uint64_t first, count, hva; } bad[] = { { 0, 0, 0 }, { 0, 1, 1 }, { 0, 1, 1ull << 60 }, { 0, 1ull << 50, 0 } };
+	struct rdt_crash_range bad[] = { { 0, 0, 0 }, { 0, 1, 1 }, { 0, 1, 1ull << 60 }, { 0, 1ull << 50, 0 } };
 	int dev = open("/dev/redoubt-standby", O_RDWR | O_CLOEXEC);
 	bool good = crash_set(dev, 0, 0, NULL, 0) == ENXIO;
 
@@ -104,6 +64,7 @@ static bool refusals(int reg)
 static void before(bool io, const char *cmd)
 {
 	static uint8_t note[NOTE_BYTES];
+	struct rdt_crash_range ranges[CHILD_SLOTS];
 	struct child c;
 	int reg;
 
@@ -113,57 +74,32 @@ static void before(bool io, const char *cmd)
 	if (reg < 0)
 		tap_bail("registration: %s", strerror(errno));
 	note_of(note);
+	for (int k = 0; k < CHILD_SLOTS; k++) {
+		ranges[k].first = c.box->slot[k].gfn;
+		ranges[k].count = c.box->slot[k].frames;
+		ranges[k].hva = c.box->slot[k].hva;
+	}
 	/* More than once: the old one is freed. */
 	for (int i = 0; i < 3; i++)
-		if (crash_set(reg, 0, 0, note, NOTE_BYTES - (i < 2)))
+		if (crash_set(reg, (uintptr_t)ranges, i == 1 ? 0 : CHILD_SLOTS, note, NOTE_BYTES - (i < 2)))
 			tap_bail("RDT_SB_CRASH");
 	put_file("refused", refusals(reg) ? "1" : "0", 1);
 	io ? child_leave(&c) : child_run(&c);
-	for (int k = 0; k < CHILD_SLOTS; k++) {
-		const uint64_t frames = c.box->slot[k].frames;
-		uint8_t *bytes = malloc(frames * PAGE_SIZE);
-		uint64_t *hashes = malloc(frames * 8);
-		char name[40];
-
-		child_read(&c, k, bytes);
-		for (uint64_t i = 0; i < frames; i++)
-			hashes[i] = page_hash((uint64_t *)(bytes + i * PAGE_SIZE));
-		snprintf(name, sizeof(name), "hashes-%llu", (unsigned long long)c.box->slot[k].gfn);
-		put_file(name, hashes, frames * 8);
-	}
+	for (int k = 0; k < CHILD_SLOTS; k++)
+		put_hashes(c.pid, c.box->slot[k].gfn, c.box->slot[k].frames, c.box->slot[k].hva);
 	put_file("flags", c.box->flags, sizeof(c.box->flags));
 	put_file("what", io ? "io" : "run", io ? 2 : 3);
-	if (system(cmd))
-		tap_bail("%s", cmd);
-	sync();
-	sleep(1);		/* what was said until now gets out */
-	put_file("/../../proc/sysrq-trigger", "c", 1);
-	tap_bail("no panic");
+	panic_now(cmd);
 }
 
 /* ---- after ------------------------------------------------------------------------ */
 
-static void check_memory(uint64_t gfn)
+static const char *at_image(const char *name)
 {
-	size_t want_bytes = 0, got_bytes = 0;
-	uint64_t *want, *got, differ = 0, lost = 0;
-	char name[60], at[100];
+	static char path[300];
 
-	snprintf(name, sizeof(name), "hashes-%llu", (unsigned long long)gfn);
-	snprintf(at, sizeof(at), UUID_TEXT "/%s", name);
-	want = get_file(dir, name, &want_bytes);
-	got = get_file(image, at, &got_bytes);
-	if (!want || !got || want_bytes != got_bytes) {
-		ok(false, "F1 memory from frame %#llx on is there: %zu bytes of hashes, expected %zu", (unsigned long long)gfn, got_bytes,
-		   want_bytes);
-		return;
-	}
-	for (size_t i = 0; i < want_bytes / 8; i++) {
-		lost += !got[i];
-		differ += got[i] && got[i] != want[i];
-	}
-	ok(!lost && !differ, "F1 memory from frame %#llx on: %zu pages as they were (%llu lost, %llu others)", (unsigned long long)gfn,
-	   want_bytes / 8, (unsigned long long)lost, (unsigned long long)differ);
+	snprintf(path, sizeof(path), "%s/%s", image, name);
+	return path;
 }
 
 static const void *item(int vcpu, const char *name, size_t at_least)
@@ -173,7 +109,7 @@ static const void *item(int vcpu, const char *name, size_t at_least)
 	void *data;
 
 	snprintf(at, sizeof(at), UUID_TEXT "/vcpu%d/%s", vcpu, name);
-	data = get_file(image, at, &bytes);
+	data = get_file(at_image(at), &bytes);
 	if (data && bytes >= at_least)
 		return data;
 	ok(false, "F1 vCPU %d: %s is there: %zu bytes, at least %zu", vcpu, name, bytes, at_least);
@@ -201,7 +137,7 @@ static void check_vcpu(int n)
 	const uint64_t *flags;
 	size_t bytes;
 
-	flags = get_file(dir, "flags", &bytes);
+	flags = get_file(in_dir("flags"), &bytes);
 	if (!dr || !mp || !ev || !s || !r || !xcrs || !msrs || !xsave || !lapic || !flags)
 		return;
 	ok(r->rax == KNOWN_RAX && r->rbx == KNOWN_RBX && r->rcx == KNOWN_RCX && r->rdx == KNOWN_RDX && r->rsi == KNOWN_RSI &&
@@ -233,15 +169,18 @@ static void after(void)
 {
 	static uint8_t note[NOTE_BYTES];
 	size_t bytes = 0;
-	const char *what = get_file(dir, "what", &bytes), *log = get_file(image, "log", &bytes);
-	const char *refused = get_file(dir, "refused", &bytes);
+	const char *what = get_file(in_dir("what"), &bytes), *log = get_file(at_image("log"), &bytes);
+	const char *refused = get_file(in_dir("refused"), &bytes);
 	const uint8_t *got;
 
+	check_memory(at_image(UUID_TEXT));
+	if (what && !strcmp(what, "stopped")) {
+		check_items(at_image(UUID_TEXT));
+		goto out;
+	}
 	ok(refused && *refused == '1', "F1 what is no range, and no note, was refused");
-	check_memory(0);
-	check_memory(DATA_GPA / PAGE_SIZE);
 	note_of(note);
-	got = get_file(image, UUID_TEXT "/note", &bytes);
+	got = get_file(at_image(UUID_TEXT "/note"), &bytes);
 	ok(got && bytes == NOTE_BYTES && !memcmp(got, note, bytes), "F1 the note, the last one of three");
 	if (what && !strcmp(what, "io")) {
 		ok(said(log, "vCPU 0 lost: an I/O of it was not complete"), "F3 a vCPU in the middle of an I/O is told to be lost");
@@ -249,6 +188,7 @@ static void after(void)
 		check_vcpu(0);
 		check_vcpu(1);
 	}
+out:
 	if (log)
 		tap_diag("%s", log);
 }
@@ -256,10 +196,12 @@ static void after(void)
 int main(int argc, char **argv)
 {
 	if (argc < 4)
-		tap_bail("DIR run|io CMD; DIR check IMAGE");
-	dir = argv[1];
+		tap_bail("DIR run|io CMD; DIR stopped PID QMP CMD; DIR check IMAGE");
+	panic_dir = argv[1];
 	image = argv[3];
-	if (strcmp(argv[2], "check"))
+	if (!strcmp(argv[2], "stopped") && argc == 6)
+		before_stopped(atoi(argv[3]), argv[4], argv[5]);
+	else if (strcmp(argv[2], "check"))
 		before(!strcmp(argv[2], "io"), argv[3]);
 	after();
 	return tap_end();
