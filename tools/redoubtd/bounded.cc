@@ -117,6 +117,15 @@ void Bounded::end()
 	brake();
 }
 
+// The host's budget is divided anew when a VM comes, or the battery says something else. What is dirty by then is no
+// writer's fault; the ramp holds them all until it is less.
+void Bounded::set_limit(uint64_t bytes)
+{
+	if (bytes < limit_ && synced_ && dirty() + (counted_ > base_ ? counted_ - base_ : 0) * page_bytes > bytes)
+		lowered_ = true;
+	limit_ = bytes;
+}
+
 // ---- rounds ---------------------------------------------------------------------
 
 void Bounded::tick()
@@ -190,8 +199,9 @@ void Bounded::scanned(uint64_t faults)
 		return;
 	}
 	if (synced_) {
+		lowered_ &= dirty() > limit_;
 		most_ = std::max(most_, dirty());
-		over_ += dirty() > limit_;
+		over_ += !lowered_ && dirty() > limit_;
 	}
 	if (!synced_ && dirty() < limit_ / 2) {
 		synced_ = true;
@@ -306,7 +316,8 @@ void Bounded::brake()
 Json Bounded::status() const
 {
 	const Progress &p = sender_.copied();
-	Json out{{"state", !active() ? "off" : !ready_ ? "waits for the standby" : first_ ? "first pass" : synced_ ? "bounded" : "not bounded"},
+	Json out{{"state", !active() ? "off" : !ready_ ? "waits for the standby" : first_ ? "first pass" : !synced_ ? "not bounded" :
+			   lowered_ ? "above a lowered limit" : "bounded"},
 		 {"dirty", dirty()}, {"limit", limit_}, {"most", most_}, {"over", over_}, {"scans", scans_}, {"scan_us", scan_us_},
 		 {"scan_most_us", scan_most_us_}, {"found", found_last_}, {"interval_ms", interval_.count()}, {"rate", budget_.rate()},
 		 {"sent", p.data + p.zero}, {"sent_bytes", p.raw}, {"same", p.same}, {"second_look", missed_}, {"faults", counted_},

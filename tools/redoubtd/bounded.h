@@ -52,7 +52,7 @@ public:
 	// ... or failed: what of it the standby has is not known.
 	void copy_failed(const std::string &why);
 	// Bytes that may be dirty; 0: no limit can be held.
-	void set_limit(uint64_t bytes) { limit_ = bytes; }
+	void set_limit(uint64_t bytes);
 	// Bytes that the standby lacks, with what was written since the last look; none: there is no copy that holds yet.
 	std::optional<uint64_t> missing() const;
 	uint64_t dirty() const { return (todo_.count() + pending_) * page_bytes; }
@@ -85,6 +85,7 @@ private:
 	uint64_t epoch_ = 0, limit_ = 0;
 	bool ready_ = false;		// the standby has said what it lacks
 	bool synced_ = false;		// the dirty set has been below the limit once
+	bool lowered_ = false;		// the limit has fallen below what was dirty; nobody writes until that is copied
 	bool first_ = true;		// the first pass over everything
 	bool scanning_ = false;		// a scan is under way
 	FrameSet todo_;			// to be sent
