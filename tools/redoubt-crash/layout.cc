@@ -21,7 +21,7 @@ const char *const fields[] = {
 	"vcpu_svm", "vcpu_svm.vmcb", "vcpu_svm.vmcb01.ptr", "vcpu_svm.sysenter_esp_hi", "vcpu_svm.sysenter_eip_hi",
 	"vcpu_svm.tsc_aux", "vcpu_svm.spec_ctrl", "vcpu_svm.virt_spec_ctrl", "vcpu_svm.nmi_singlestep",
 	"vcpu_svm.nmi_singlestep_guest_rflags", "?vcpu_svm.nmi_masked",
-	"vcpu_svm.vcpu.kvm", "vcpu_svm.vcpu.vcpu_id", "vcpu_svm.vcpu.mode", "vcpu_svm.vcpu.guest_debug",
+	"vcpu_svm.vcpu.kvm", "vcpu_svm.vcpu.vcpu_id", "vcpu_svm.vcpu.mode", "vcpu_svm.vcpu.requests", "vcpu_svm.vcpu.arch.guest_supported_xcr0", "vcpu_svm.vcpu.guest_debug",
 	"vcpu_svm.vcpu.mutex.owner", "vcpu_svm.vcpu.mmio_needed",
 	"vcpu_svm.vcpu.arch.regs", "vcpu_svm.vcpu.arch.cr0", "vcpu_svm.vcpu.arch.cr2", "vcpu_svm.vcpu.arch.cr3",
 	"vcpu_svm.vcpu.arch.cr4", "vcpu_svm.vcpu.arch.cr8", "vcpu_svm.vcpu.arch.pkru", "vcpu_svm.vcpu.arch.hflags",

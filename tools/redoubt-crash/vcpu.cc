@@ -27,6 +27,7 @@ enum : size_t {
 };
 constexpr uint64_t exit_nmi = 0x61;
 constexpr uint8_t handling_nmi = 2;			// KVM_HANDLING_NMI
+constexpr unsigned int request_triple_fault = 8 + 2;	// KVM_REQ_TRIPLE_FAULT
 constexpr uint64_t deadline_mode = 2u << 17;		// APIC_LVT_TIMER_TSCDEADLINE
 constexpr uint32_t debugregs_wont_exit = 2;		// KVM_DEBUGREG_WONT_EXIT
 constexpr uint64_t flag_tf = 1 << 8, flag_rf = 1 << 16;
@@ -275,6 +276,10 @@ void Reader::events()
 	e.smi.pending = arch("smi_pending");
 	if (kvm_.num("arch.exception_payload_enabled"))
 		e.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (kvm_.num("arch.triple_fault_event")) {
+		e.flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		e.triple_fault.pending = svm_.num("vcpu.requests") >> request_triple_fault & 1;
+	}
 	put("VCPU_EVENTS", e);
 }
 
@@ -358,7 +363,8 @@ void Reader::xsave()
 	const uint64_t bytes = arch("guest_fpu.uabi_size");
 	if (bytes > 64 << 10)
 		lost("its FPU state contradicts itself");
-	const auto out = uabi_xsave(area, state.num("user_xfeatures"), static_cast<uint32_t>(arch("pkru")), bytes);
+	const uint64_t features = state.num("user_xfeatures") & (arch("guest_supported_xcr0") | 3);
+	const auto out = uabi_xsave(area, features, static_cast<uint32_t>(arch("pkru")), bytes);
 	put("XSAVE", out.data(), out.size());
 
 	kvm_xcrs x{};
