@@ -278,8 +278,14 @@ void Keeper::resend()
 		return give_up("the standby has asked for frames " + std::to_string(max_resends) + " times and still lacks some");
 	say(vm_.name, "the standby lacks " + std::to_string(lacks_runs_.size()) + " ranges" +
 			      (lacks_flags_ & sb::lacks_state ? " and the device state" : ""));
-	// An agent before this one has sent it.
-	if (!sender_->begun()) {
+	// It lacks more than one message names.
+	if ((lacks_flags_ & sb::lacks_more) && !lacks_runs_.empty() && lacks_runs_.back().first < ram_->frames())
+		lacks_runs_.back().count = ram_->frames() - lacks_runs_.back().first;
+	// An agent before this one has sent it. Or a live image: what a lost link has made unknown is hashed anew, too.
+	if (!sender_->begun() || sender_->live_epoch()) {
+		std::erase_if(lacks_runs_, [n = ram_->frames()](const sb::Run &r) { return r.first >= n || r.count > n - r.first; });
+		if (sender_->begun())
+			sender_->forget(lacks_runs_);
 		stream_epoch_ = machine_.epoch();
 		return sender_->begin(state_);
 	}

@@ -69,8 +69,8 @@ void Bounded::begin(uint64_t epoch)
 		}
 		last_scan_ = Loop::Clock::now();
 	}
-	if (!tick_)
-		tick_ = loop_.after(tick_every, [this] { tick(); });
+	loop_.cancel(tick_);
+	tick_ = loop_.after(tick_every, [this] { tick(); });
 }
 
 void Bounded::lacks(std::span<const sb::Run> runs, bool more)
@@ -310,6 +310,12 @@ void Bounded::brake()
 	} catch (const Error &error) {
 		failed(std::string("writers are not slowed: ") + error.what());
 		synced_ = false;
+		// The old limit is still in force, and nobody else would take it away.
+		if (!active() && !tick_)
+			tick_ = loop_.after(tick_every, [this] {
+				tick_ = 0;
+				brake();
+			});
 	}
 }
 

@@ -22,8 +22,10 @@ public:
 	// What the power source says now; none: it is not asked, or has not answered yet.
 	struct Supply {
 		uint64_t hold_up_ms, fixed_ms, margin_ms;
+		bool battery = false;	// it is falling
 	};
 	void supply(const std::optional<Supply> &supply) { supply_ = supply; }
+	bool on_battery() const { return supply_ && supply_->battery; }
 	// So many bytes of memory were taken in by the standby in this time.
 	void goodput(uint64_t bytes, uint64_t us);
 	// R, bytes a second: the 10th percentile. 0: not measured.

@@ -280,8 +280,9 @@ Config parse_config(const std::string &text)
 	}
 	in.finish();
 	for (const VmConfig &vm : config.vms) {
-		if (vm.mode == Mode::bounded && vm.tracker == Tracker::module && !config.budget_bytes && !config.battery.count() && config.power.ups.empty())
-			throw Error("a VM is bounded, but nothing says by what: budget-bytes, power.ups or battery-seconds");
+		if (vm.mode == Mode::bounded && vm.tracker == Tracker::module && !config.budget_bytes && !config.battery.count() &&
+		    !config.power.rated.count())
+			throw Error("a VM is bounded, but nothing says by what: budget-bytes, power.rated-seconds or battery-seconds");
 	}
 	return config;
 }

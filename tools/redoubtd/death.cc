@@ -185,6 +185,7 @@ void DeathWatch::on_print(const std::string &print)
 void DeathWatch::refresh()
 {
 	busy_ = true;
+	pid_ = vmm_.pid();
 	wanted_ = false;
 	tried_ = Loop::Clock::now();
 	check_vm(vmm_.qmp(), vmm_.pid(), vm_, [this, print = seen_](const std::string &error, const std::vector<Obstacle> &all) {
@@ -315,7 +316,8 @@ uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
 // It goes on, whatever became of the state.
 void DeathWatch::refresh_resume(const std::string &error)
 {
-	if (vmm_.state() == VmmState::gone || vmm_.state() == VmmState::running || !may_run_())
+	// With an error the stop may still come; cont is behind it in QEMU's queue.
+	if (vmm_.state() == VmmState::gone || vmm_.pid() != pid_ || (vmm_.state() == VmmState::running && error.empty()) || !may_run_())
 		return refresh_end(error);
 	vmm_.resume([this, error](const std::string &resume_error) {
 		pause_ = std::chrono::duration_cast<milliseconds>(Loop::Clock::now() - stopped_);

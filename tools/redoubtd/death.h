@@ -87,6 +87,7 @@ private:
 	std::vector<std::unique_ptr<Map>> maps_;
 	std::vector<Queue> queues_;
 
+	pid_t pid_ = 0;			// of the QEMU that is being refreshed
 	bool busy_ = false, looking_ = false, wanted_ = true, armed_ = false;
 	std::vector<std::function<void()>> idle_;
 	std::string seen_, print_, tried_print_;	// which rings there are: seen last; of the state; of the last try

@@ -6,10 +6,15 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/genetlink.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 namespace redoubt::agent {
@@ -51,6 +56,31 @@ void check_numa()
 
 	if (balancing >> on && on != "0" && nodes >> online && online != "0")
 		throw Error("kernel.numa_balancing is on: bounded mode cannot see all writes; set it to 0");
+}
+
+// Writeback and khugepaged take away what the module looks at: whether a page can be written.
+void check_file_system(const RamFile &ram)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (fstatfs(ram.fd(), &fs) || fstat(ram.fd(), &st))
+		throw Error("the RAM file", errno);
+	if (fs.f_type != TMPFS_MAGIC)
+		throw Error("bounded mode wants a RAM file on a tmpfs");
+	const std::string device = std::to_string(major(st.st_dev)) + ":" + std::to_string(minor(st.st_dev));
+	std::ifstream mounts("/proc/self/mountinfo"), shmem("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+	for (std::string line; std::getline(mounts, line);) {
+		std::istringstream in(line);
+		std::string id, parent, dev;
+
+		in >> id >> parent >> dev;
+		const size_t huge = line.find("huge=");
+		if (dev == device && huge != std::string::npos && line.compare(huge, 10, "huge=never") != 0)
+			throw Error("the RAM file's tmpfs has huge pages: bounded mode cannot see all writes; mount it huge=never");
+	}
+	if (std::string line; std::getline(shmem, line) && line.find("[force]") != std::string::npos)
+		throw Error("transparent_hugepage/shmem_enabled is force: bounded mode cannot see all writes");
 }
 
 } // namespace
@@ -110,6 +140,7 @@ std::vector<sb::Run> FrameSet::take(uint64_t &from, uint64_t most)
 ModuleTracker::ModuleTracker(const RamFile &ram, pid_t pid, uint32_t vm) : pid_(pid), vm_(vm), mappings_(find_mappings(pid, ram))
 {
 	check_numa();
+	check_file_system(ram);
 }
 
 // From then on a frame that is read is not writable by that.

@@ -266,6 +266,12 @@ void Keeper::link_down()
 	peer_ready_.reset();
 	if (bounded_)
 		bounded_->link_down();
+	// What was on its way is lost with the link; END asks what lacks.
+	if (machine_.state() == sb::State::Sealed) {
+		if (sender_)
+			sender_->cancel();
+		unconfirmed_.reset();
+	}
 	hand_in({.ev = sb::Ev::LinkDown, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 }
 

@@ -98,6 +98,7 @@ private:
 	void note_state();
 	void forget_state();
 	// Somebody has let the VM run, which this host may not.
+	void receive_by_this_one();
 	void let_run();
 	void prepared(const sb::Event &event);
 	bool takes_image() const;

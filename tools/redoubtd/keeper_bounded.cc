@@ -121,6 +121,9 @@ void Keeper::set_limit(const sb::Share &share)
 
 	if (!bounded_)
 		return;
+	// On battery the budget ends in nothing: who was held stays held.
+	if (!held && !unheld_ && budget_.on_battery())
+		return bounded_->set_limit(least_limit);
 	if (!held && !unheld_ && vm_.tracker == Tracker::module)
 		say(vm_.name, "does not fit into the budget: it is copied, and not bounded");
 	unheld_ = !held;

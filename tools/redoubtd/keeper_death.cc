@@ -93,6 +93,7 @@ void Keeper::drop_kept()
 	kept_ = state_saved_ = false;
 	if (sender_)
 		sent_ = sender_->progress();
+	bounded_.reset();
 	sender_.reset();
 	source_.reset();
 	hold_.reset();

@@ -153,7 +153,7 @@ void Keeper::vmm_changed()
 	boot_fresh();
 	// What the way of a frozen VM needs is there before.
 	if (state == VmmState::waiting && !kept_)
-		(void)make_receiver();
+		receive_by_this_one();
 	else if (machine_.state() != sb::State::Starting)
 		make_sender();
 	if (state != VmmState::running)
@@ -167,6 +167,20 @@ void Keeper::vmm_changed()
 		hand_in({.ev = sb::Ev::VmUp, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 	} else {
 		let_run();
+	}
+}
+
+// Another QEMU than the one that a live image was begun for may have written to the file: asked for again now, and not behind END.
+void Keeper::receive_by_this_one()
+{
+	if (!make_receiver() || machine_.state() != sb::State::Receiving || image_pid_ == vmm_.pid())
+		return;
+	try {
+		receiver_->begin();
+		image_pid_ = vmm_.pid();
+		send_lacks(machine_.epoch());
+	} catch (const Error &error) {
+		trouble_ = error.what();
 	}
 }
 
@@ -190,6 +204,11 @@ void Keeper::let_run()
 
 void Keeper::vmm_died()
 {
+	// Not the VM's: that one has died before, and is kept.
+	if (kept_) {
+		boot_asked_ = false;
+		return;
+	}
 	const bool waited = machine_.vm() == sb::Vm::None || machine_.vm() == sb::Vm::Waiting;
 
 	if (begun_ && !waited && keep_dead())
@@ -214,6 +233,7 @@ bool Keeper::open_memory()
 {
 	try {
 		if (!ram_ || !ram_->changed().empty()) {
+			watch_.end();
 			bounded_.reset();
 			sender_.reset();
 			receiver_.reset();
@@ -314,6 +334,11 @@ void Keeper::new_sender()
 
 bool Keeper::make_receiver()
 {
+	// The open file is the VM of a QEMU that was killed; what is at its path by now is another's.
+	if (kept_) {
+		trouble_ = "the VM of a QEMU that was killed is still kept here";
+		return false;
+	}
 	if (receiver_ && ram_->changed().empty())
 		return true;
 	if (!open_memory())

@@ -105,9 +105,10 @@ void Power::fixed_seen(uint64_t ms)
 
 std::optional<Budget::Supply> Power::supply(Time now) const
 {
-	if (line_ == Line::unknown)
+	// On mains only its rating says anything.
+	if (line_ == Line::unknown || (line_ == Line::mains && !config_.rated.count()))
 		return std::nullopt;
-	return Budget::Supply{sb::hold_up_ms(battery(now)), fixed(), static_cast<uint64_t>(config_.margin.count()) * 1000};
+	return Budget::Supply{sb::hold_up_ms(battery(now)), fixed(), static_cast<uint64_t>(config_.margin.count()) * 1000, line_ == Line::battery};
 }
 
 uint64_t Power::budget(Time now) const

@@ -89,7 +89,7 @@ void Keeper::mind_peer()
 	const sb::State state = machine_.state();
 
 	tell_ready();
-	if (!link_ || (state != sb::State::Frozen && state != sb::State::Sealed) || forced_ || machine_.memory().barred ||
+	if (kept_ || !link_ || (state != sb::State::Frozen && state != sb::State::Sealed) || forced_ || machine_.memory().barred ||
 	    vmm_.state() == VmmState::gone || !peer_ready_ || peer_ready_->why == sb::Unready::No || peer_ready_->why == sb::Unready::NotBegun)
 		return;
 	if (Loop::Clock::now() - unready_since_ > config_.link_patience && Loop::Clock::now() - began_ > config_.link_patience)
@@ -133,7 +133,8 @@ uint64_t Keeper::need() const
 
 uint64_t Keeper::sent_bytes() const
 {
-	return sender_ ? sender_->progress().raw : 0;
+	// A live image's go is hashing most of the time: it says nothing of the link.
+	return sender_ && !sender_->live_epoch() ? sender_->progress().raw : 0;
 }
 
 uint64_t Keeper::fixed_ms()
