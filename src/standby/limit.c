@@ -24,6 +24,7 @@
 /* Sleeps that are shorter are put together: faults until then are let through, and paid for by the next. */
 #define SLACK_NS	NSEC_PER_MSEC
 #define WRITE_FAULT	BIT_ULL(1)	/* of both vendors' codes */
+#define RSVD_FAULT	BIT_ULL(3)	/* AMD: KVM's mark of MMIO. In Intel's qualification it says "readable". */
 
 /* Of a vCPU, which has one thread that runs it: so one work of it is under way at most. */
 struct sleeper {
@@ -32,6 +33,7 @@ struct sleeper {
 	struct kvm_vcpu *vcpu;		/* compared only */
 	u64 number;			/* of the fault */
 	u64 due;			/* ns of ktime_get(); U64_MAX: not before another LIMIT */
+	u32 generation;			/* of the limit that @due is by */
 	unsigned long busy;		/* bit 0: the work is under way, and the fields above are its */
 };
 
@@ -45,6 +47,7 @@ struct rdt_sb_limiter {
 	spinlock_t lock;
 	struct rdt_sb_limit limit;	/* @free: READ_ONCE without the lock */
 	u64 next;			/* ns: when the next page may be dirtied */
+	u32 generation;			/* READ_ONCE without the lock */
 	bool ended;			/* READ_ONCE without the lock */
 	wait_queue_head_t wait;
 	atomic64_t sleeps, slept_ns;
@@ -101,6 +104,9 @@ static bool may_go(struct sleeper *s)
 		s->due = U64_MAX;
 	else if (s->due == U64_MAX)
 		s->due = l->next = max(l->next, now) + pause_of(&l->limit, s->number);
+	else if (s->generation != l->generation)	/* a faster one wakes earlier; a slower one is for faults to come */
+		s->due = min(s->due, max(l->next, now) + pause_of(&l->limit, s->number));
+	s->generation = l->generation;
 	go = s->due <= now;
 	spin_unlock(&l->lock);
 	return go;
@@ -136,12 +142,8 @@ static void sleep(struct callback_head *work)
 /* In the vCPU's thread, RCU read lock held. */
 static void too_fast(struct rdt_sb_limiter *l, struct kvm_vcpu *vcpu, u64 number, u64 due)
 {
-	struct sleeper *s;
+	struct sleeper *s = &l->sleeper[vcpu->vcpu_idx];
 
-	/* One that came later is counted, and not slowed: LIMIT says -ESTALE then. */
-	if (vcpu->vcpu_idx < 0 || vcpu->vcpu_idx >= l->nr)
-		return;
-	s = &l->sleeper[vcpu->vcpu_idx];
 	if (test_and_set_bit_lock(0, &s->busy))
 		return;
 	if (!kref_get_unless_zero(&l->kref)) {
@@ -154,6 +156,7 @@ static void too_fast(struct rdt_sb_limiter *l, struct kvm_vcpu *vcpu, u64 number
 	s->vcpu = vcpu;
 	s->number = number;
 	s->due = due;
+	s->generation = READ_ONCE(l->generation);
 	init_task_work(&s->work, sleep);
 	if (task_work_add(current, &s->work, TWA_RESUME)) {
 		/* It is exiting. */
@@ -168,14 +171,15 @@ static void on_fault(void *unused, struct kvm_vcpu *vcpu, u64 address, u64 code)
 	struct rdt_sb_limiter *l;
 	u64 number, pause, due = 0, now;
 
-	if (!(code & WRITE_FAULT))
+	if (!(code & WRITE_FAULT) || (boot_cpu_has(X86_FEATURE_SVM) && (code & RSVD_FAULT)))
 		return;
 	rcu_read_lock();
 	hash_for_each_possible_rcu(limits, l, entry, (unsigned long)vcpu->kvm) {
 		if (l->kvm != vcpu->kvm)
 			continue;
 		number = atomic64_inc_return(&l->faults);
-		if (number <= READ_ONCE(l->limit.free))
+		/* Who came later cannot be slowed, and is no debt of the others. */
+		if (number <= READ_ONCE(l->limit.free) || vcpu->vcpu_idx < 0 || vcpu->vcpu_idx >= l->nr)
 			break;
 		now = ktime_get_ns();
 		spin_lock(&l->lock);
@@ -260,6 +264,7 @@ static void change(struct rdt_sb_limiter *l, const struct rdt_sb_limit *limit)
 {
 	spin_lock(&l->lock);
 	l->limit = *limit;
+	WRITE_ONCE(l->generation, l->generation + 1);
 	/* A pause by the limit before, or long ago, is none by this one. */
 	l->next = ktime_get_ns();
 	spin_unlock(&l->lock);
@@ -316,6 +321,8 @@ int rdt_sb_do_limit(struct sk_buff *req, struct genl_info *info)
 	if (!a) {
 		rdt_sb_limit_end(vm);
 	} else if (rdt_sb_vm_has_grown(vm)) {
+		/* Numbers that cannot be changed any more must not hold anybody. */
+		rdt_sb_limit_end(vm);
 		err = rdt_sb_refuse(info, -ESTALE, "limit: the VM has got more vCPUs since it was registered");
 	} else if (vm->limiter) {
 		change(vm->limiter, &limit);

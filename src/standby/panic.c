@@ -334,7 +334,8 @@ static void notrace at_crash(unsigned long ip, unsigned long parent, struct ftra
 	WRITE_ONCE(area->magic, RDT_CRASH_CPU_MAGIC);
 }
 
-static struct ftrace_ops crash_ops = { .func = at_crash };
+/* Not to be turned off by kernel.ftrace_enabled; where that is off already we hear of it. */
+static struct ftrace_ops crash_ops = { .func = at_crash, .flags = FTRACE_OPS_FL_PERMANENT };
 
 static size_t area_bytes(void)
 {

@@ -15,6 +15,7 @@
 
 #include "standby.h"
 
+#include <linux/backing-dev.h>
 #include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -40,19 +41,27 @@ static int clean(struct rdt_sb_scan *scan, u32 i, struct page *page)
 {
 	struct folio *folio = page_folio(page);
 	const long nr = folio_nr_pages(folio), first = (long)i - folio_page_idx(folio, page);
-	bool whole = first >= 0 && first + nr <= scan->frames;
+	const bool whole = first >= 0 && first + nr <= scan->frames;
+	struct address_space *mapping;
 
+	if (folio_lock_killable(folio))
+		return -EINTR;
+	/* Writeback makes pages read-only, too, and tells nobody. */
+	mapping = folio_test_anon(folio) ? NULL : folio->mapping;
+	if (mapping && mapping_can_writeback(mapping)) {
+		folio_unlock(folio);
+		return -EOPNOTSUPP;
+	}
 	if (whole) {
 		bitmap_set(scan->dirty, first, nr);
-		if (folio_lock_killable(folio))
-			return -EINTR;
+		scan->told = max_t(u32, scan->told, first + nr);
 		/* The page table had it dirty; now the page must, or reclaim takes it for what its file, or swap, has. */
 		if (folio_mkclean(folio))
 			folio_mark_dirty(folio);
-		folio_unlock(folio);
 	} else {
 		__set_bit(i, scan->dirty);
 	}
+	folio_unlock(folio);
 	return 0;
 }
 
@@ -70,6 +79,9 @@ static int walk(struct rdt_sb_ask *a)
 		got = get_user_pages_fast_only((scan->first + i) << PAGE_SHIFT, min_t(u32, SCAN_PAGES, scan->frames - i),
 					       FOLL_WRITE, page);
 		for (k = 0; k < got; k++) {
+			/* Nobody waits for what is told by one that took too long. */
+			if (!err && signal_pending(current))
+				err = -EINTR;
 			/* Of a large folio it is told already. */
 			if (!err && !test_bit(i + k, scan->dirty))
 				err = clean(scan, i + k, page[k]);
@@ -81,8 +93,8 @@ static int walk(struct rdt_sb_ask *a)
 			err = -EINTR;
 		cond_resched();
 	}
-	/* What is known of frames behind the end is no loss: they are told anew. */
-	scan->frames = min(i, scan->frames);
+	/* A large folio is read-only up to its end, so all of it is told. What is known of others behind the end is told anew. */
+	scan->frames = min(max(i, scan->told), scan->frames);
 	return err;
 }
 
@@ -127,13 +139,21 @@ static struct rdt_sb_scan *scan_of(const struct genl_info *info)
 	return scan;
 }
 
+void rdt_sb_scan_late_end(struct rdt_sb_vm *vm)
+{
+	lockdep_assert_held(&vm->lock);
+	if (vm->late)
+		rdt_sb_ask_put(vm->late);
+	vm->late = NULL;
+}
+
 int rdt_sb_do_scan(struct sk_buff *req, struct genl_info *info)
 {
 	struct rdt_sb_scan *scan;
 	struct sk_buff *skb = NULL;
 	struct rdt_sb_ask *a = NULL;
 	struct rdt_sb_vm *vm;
-	bool ended;
+	bool ended = true;
 	u64 faults;
 	void *hdr;
 	int err = rdt_sb_may_read(req, info);
@@ -149,11 +169,16 @@ int rdt_sb_do_scan(struct sk_buff *req, struct genl_info *info)
 		return PTR_ERR(vm);
 	}
 	err = -ENOMEM;
-	a = rdt_sb_ask_new(vm, NULL, walk);
+	/* One that took too long may still make a page read-only, which nobody would be told. */
+	if (vm->late && !completion_done(&vm->late->done))
+		err = rdt_sb_refuse(info, -EBUSY, "scan: the one before has not ended");
+	else
+		a = rdt_sb_ask_new(vm, NULL, walk);
 	if (!a) {
 		rdt_sb_scan_free(scan);
 		goto out;
 	}
+	rdt_sb_scan_late_end(vm);
 	a->bare = true;
 	a->scan = scan;
 	/* Before there is anything to lose */
@@ -175,7 +200,9 @@ int rdt_sb_do_scan(struct sk_buff *req, struct genl_info *info)
 	skb = NULL;
 out:
 	nlmsg_free(skb);
-	if (a)
+	if (a && !ended)
+		vm->late = a;
+	else if (a)
 		rdt_sb_ask_put(a);
 	rdt_sb_vm_put(vm);
 	return err;

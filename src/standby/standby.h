@@ -70,6 +70,7 @@ struct rdt_sb_vm {
 	struct list_head streams;
 	unsigned int nr_streams;
 	struct rdt_sb_limiter *limiter;	/* NULL: none */
+	struct rdt_sb_ask *late;	/* a scan that has taken too long, our reference; NULL: none */
 };
 
 /* Ranges that a request asked for, and wait. */
@@ -215,10 +216,13 @@ int rdt_sb_state(struct rdt_sb_vm *vm, struct file *vcpu, const u32 *msrs, u32 n
 struct rdt_sb_scan {
 	u64 first;			/* frame of the VMM's addresses */
 	u32 frames;			/* to be looked at; then, that were */
+	u32 told;			/* end of the last large folio that was made read-only */
 	unsigned long *dirty;		/* bitmap of frames */
 };
 int rdt_sb_do_scan(struct sk_buff *req, struct genl_info *info);
 void rdt_sb_scan_free(struct rdt_sb_scan *scan);
+/* vm->lock held: vm->late is forgotten. */
+void rdt_sb_scan_late_end(struct rdt_sb_vm *vm);
 
 /* limit.c */
 int rdt_sb_do_limit(struct sk_buff *req, struct genl_info *info);

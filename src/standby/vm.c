@@ -214,6 +214,7 @@ static void retire(struct rdt_sb_vm *vm)
 	vm->ended = true;
 	rdt_sb_stream_close_all(vm);
 	rdt_sb_limit_end(vm);
+	rdt_sb_scan_late_end(vm);
 	let_go(vm);
 	mutex_unlock(&vm->lock);
 }

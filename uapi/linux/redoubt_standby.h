@@ -102,8 +102,10 @@ struct rdt_sb_crash {
  * Before the first scan: write 4 to the VMM's /proc/PID/clear_refs, and take all frames as dirty. Without, a frame that is read for
  * the first time is told once as written. Memory that is no shared file's is told as long as it is writable.
  * Not found is what is written by no page table of the VMM's: DMA that was under way at the scan before; nested guests' control
- * structures; and what a host has swapped out, or NUMA balancing has made inaccessible, between write and scan.
- * -ENOENT, -EINVAL; -EBUSY it took too long.
+ * structures; and what a host has swapped out, NUMA balancing has made inaccessible, or khugepaged has collapsed, between write and
+ * scan: the memory's tmpfs must be mounted huge=never. A page that the host moves at that moment is told by the next scan.
+ * -ENOENT, -EINVAL; -EBUSY it took too long, or one that did has not ended yet; -EOPNOTSUPP a file of a disk's file system, where
+ * writeback makes pages read-only, too.
  * @RDT_SB_CMD_LIMIT: VM, [LIMIT]. Write faults of the VM's vCPUs are counted, and slowed as LIMIT says; without it, not any more,
  * and not counted. Answer: VM, FAULTS, LIMIT_INFO. Ends with the registration. -ENOENT; -EINVAL; -ESTALE vCPUs were added.
  * @RDT_SB_CMD_TRIGGER: REASON, [VM]. Tells group "events".
