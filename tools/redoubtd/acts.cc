@@ -203,7 +203,7 @@ void Keeper::stream(uint64_t epoch)
 	const bool same = stream_epoch_ == epoch;
 
 	// Frozen by force. What nobody takes in is not sent; hear_ready() begins again.
-	deferred_ = link_ && peer_ready_ && peer_ready_->why != sb::Unready::No && peer_ready_->why != sb::Unready::NotBegun;
+	deferred_ = link_ && peer_ready_ && peer_ready_->why != sb::Unready::NotBegun && !peer_unready().empty();
 	if (deferred_)
 		return;
 	stream_epoch_ = epoch;

@@ -62,7 +62,7 @@ void Keeper::hear_ready(const sb::Header &h, const sb::Body &body)
 	if (!peer_ready_ || peer_ready_->why != body.unready)
 		unready_since_ = Loop::Clock::now();
 	peer_ready_ = {body.unready, body.ram_frames};
-	if (deferred_ && body.unready == sb::Unready::No && machine_.state() == sb::State::Frozen) {
+	if (deferred_ && peer_unready().empty() && machine_.state() == sb::State::Frozen) {
 		deferred_ = false;
 		hand_in({.ev = sb::Ev::LinkUp, .msg = {}, .whole = false, .from = *link_, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 	}
