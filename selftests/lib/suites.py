@@ -296,6 +296,7 @@ def here():
     database = {"needs": (("-C", "selftests/standby/postgres"),)}
     standby = [standby_hosts("thread", ("6.1", "6.1"), "thread-test", seconds=150, short=True)]
     standby += [standby_hosts("cuts", (a, b), "thread-test", args=("12",), seconds=900) for a in BOTH for b in BOTH]
+    standby += [standby_hosts("cuts-bounded", (a, b), "thread-test", "--bounded", args=("6",), seconds=900) for a, b in (BOTH, BOTH[::-1])]
     standby += [standby_hosts("netlink-two", ("6.12", "6.1"), "thread-test", "--netlink", args=("4",), seconds=600)]
     standby += [HereSuite("standby/postgres", ("selftests/standby/often", "--again"), 4800, arch="npt", kernel="6.12", **database)]
     standby += [standby_hosts("killed-two", (a, b), "killed-test", args=("10",), seconds=900) for a, b in (BOTH, BOTH[::-1])]
