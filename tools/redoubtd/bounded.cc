@@ -121,7 +121,7 @@ void Bounded::end()
 // writer's fault; the ramp holds them all until it is less.
 void Bounded::set_limit(uint64_t bytes)
 {
-	if (bytes < limit_ && synced_ && dirty() + (counted_ > base_ ? counted_ - base_ : 0) * page_bytes > bytes)
+	if (bytes < limit_ && synced_ && dirty() + unseen() > bytes)
 		lowered_ = true;
 	limit_ = bytes;
 }
@@ -137,8 +137,8 @@ void Bounded::tick()
 	}
 	// A link that is slower than the writers is no reason to look later: only what is found is slowed right.
 	const milliseconds since = std::chrono::duration_cast<milliseconds>(Loop::Clock::now() - last_scan_);
-	const bool unseen = limit_ && limiter_ && counted_ > base_ && (counted_ - base_) * page_bytes > limit_ / 8 && since >= scan_at_most;
-	if (ready_ && !scanning_ && (since >= interval_ || unseen) && (!first_ || !todo_.count()))
+	const bool early = limit_ && limiter_ && unseen() > limit_ / 8 && since >= scan_at_most;
+	if (ready_ && !scanning_ && (since >= interval_ || early) && (!first_ || !todo_.count()))
 		scan();
 	brake();
 	next();
@@ -286,7 +286,7 @@ std::optional<uint64_t> Bounded::missing() const
 {
 	if (!active() || !ready_ || first_ || !limiter_)
 		return std::nullopt;
-	return dirty() + others_share() + (counted_ > base_ ? counted_ - base_ : 0) * page_bytes;
+	return dirty() + others_share() + unseen();
 }
 
 void Bounded::brake()

@@ -66,6 +66,8 @@ private:
 	void next();
 	void brake();
 	uint64_t others_share() const;
+	// Bytes by write faults since the last scan
+	uint64_t unseen() const { return counted_ > base_ ? (counted_ - base_) * page_bytes : 0; }
 	void confirmed(uint64_t mark);
 	void failed(const std::string &why);
 

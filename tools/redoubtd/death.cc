@@ -23,6 +23,7 @@ namespace {
 constexpr milliseconds look_every{1'000}, try_again{10'000};
 // Between looks at the rings: by how much they move.
 constexpr milliseconds sample_least{1}, sample_most{50};
+constexpr char not_taken[] = "its device state has not been taken yet";
 
 // Devices whose requests can be found again in their rings. Others are refused by name.
 struct Kind {
@@ -65,7 +66,7 @@ struct DeathWatch::Map {
 DeathWatch::DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run)
 	: loop_(loop), config_(config), vm_(vm), vmm_(vmm), may_run_(std::move(may_run))
 {
-	why_ = "its device state has not been taken yet";
+	why_ = not_taken;
 }
 
 DeathWatch::~DeathWatch()
@@ -99,7 +100,7 @@ void DeathWatch::end()
 	loop_.cancel(sampler_);
 	armed_ = false;
 	wanted_ = true;
-	why_ = "its device state has not been taken yet";
+	why_ = not_taken;
 	queues_.clear();
 	maps_.clear();
 	state_.clear();
@@ -397,7 +398,7 @@ std::string DeathWatch::obstacle() const
 	if (!config_.refresh.count())
 		return "refresh-minutes is 0";
 	if (!armed_)
-		return why_.empty() ? "its device state has not been taken yet" : why_;
+		return why_.empty() ? not_taken : why_;
 	for (const Queue &q : queues_) {
 		if (q.watch && !q.watch->known())
 			return q.section + ": more requests came than its ring remembers, just now";
@@ -407,10 +408,11 @@ std::string DeathWatch::obstacle() const
 
 Json DeathWatch::status() const
 {
-	Json out{{"ready", obstacle().empty()}, {"refreshes", refreshes_}, {"lost_looks", lost_}, {"sample_ms", sample_every_.count()}};
+	const std::string why = obstacle();
+	Json out{{"ready", why.empty()}, {"refreshes", refreshes_}, {"lost_looks", lost_}, {"sample_ms", sample_every_.count()}};
 
-	if (!obstacle().empty())
-		out["why_not"] = obstacle();
+	if (!why.empty())
+		out["why_not"] = why;
 	if (refreshes_) {
 		out["stood_ms"] = pause_.count();
 		out["differs"] = differs_;

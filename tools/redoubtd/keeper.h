@@ -99,6 +99,8 @@ private:
 	void forget_state();
 	// Somebody has let the VM run, which this host may not.
 	void receive_by_this_one();
+	bool ask_for_all();
+	void drop_sender();
 	void let_run();
 	void prepared(const sb::Event &event);
 	bool takes_image() const;

@@ -91,17 +91,10 @@ void Keeper::drop_kept()
 	    state == sb::State::Released)
 		return;
 	kept_ = state_saved_ = false;
-	if (sender_)
-		sent_ = sender_->progress();
-	bounded_.reset();
-	sender_.reset();
-	source_.reset();
-	hold_.reset();
+	drop_sender();
 	// All that reads the file goes before it.
 	receiver_.reset();
 	ram_.reset();
-	unconfirmed_.reset();
-	held_ = 0;
 }
 
 void Keeper::check(Checked answer)

@@ -173,14 +173,21 @@ void Keeper::vmm_changed()
 // Another QEMU than the one that a live image was begun for may have written to the file: asked for again now, and not behind END.
 void Keeper::receive_by_this_one()
 {
-	if (!make_receiver() || machine_.state() != sb::State::Receiving || image_pid_ == vmm_.pid())
-		return;
+	if (make_receiver() && machine_.state() == sb::State::Receiving && image_pid_ != vmm_.pid())
+		(void)ask_for_all();
+}
+
+// For the QEMU that is there now
+bool Keeper::ask_for_all()
+{
 	try {
 		receiver_->begin();
 		image_pid_ = vmm_.pid();
 		send_lacks(machine_.epoch());
+		return true;
 	} catch (const Error &error) {
 		trouble_ = error.what();
+		return false;
 	}
 }
 
@@ -214,9 +221,17 @@ void Keeper::vmm_died()
 	if (begun_ && !waited && keep_dead())
 		return;
 	watch_.end();
-	held_ = 0;
 	state_saved_ = false;
 	saving_ = false;
+	drop_sender();
+	boot_asked_ = false;
+	if (begun_ && !waited)
+		hand_in({.ev = sb::Ev::VmLost, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
+}
+
+// What has read the VM's memory. Bounded mode uses the sender, and goes before it.
+void Keeper::drop_sender()
+{
 	if (sender_)
 		sent_ = sender_->progress();
 	bounded_.reset();
@@ -224,9 +239,7 @@ void Keeper::vmm_died()
 	source_.reset();
 	hold_.reset();
 	unconfirmed_.reset();
-	boot_asked_ = false;
-	if (begun_ && !waited)
-		hand_in({.ev = sb::Ev::VmLost, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
+	held_ = 0;
 }
 
 bool Keeper::open_memory()
@@ -345,15 +358,8 @@ bool Keeper::make_receiver()
 		return false;
 	receiver_ = std::make_unique<Receiver>(loop_, *ram_, vm_.ram + ".state");
 	// In the middle of an image: what came until now went into another file.
-	if (machine_.state() != sb::State::Receiving)
-		return true;
-	try {
-		receiver_->begin();
-		send_lacks(machine_.epoch());
-	} catch (const Error &error) {
-		trouble_ = error.what();
+	if (machine_.state() == sb::State::Receiving && !ask_for_all())
 		receiver_.reset();
-	}
 	return receiver_ != nullptr;
 }
 

@@ -87,6 +87,7 @@ void Sender::begin(std::span<const uint8_t> state)
 	progress_.frames = frames_;
 	progress_.state = state.size();
 	again_ = false;
+	busy_ = true;
 	want({&all, 1});
 }
 
@@ -106,6 +107,7 @@ void Sender::again(std::span<const sb::Run> runs, bool state)
 	if (state)
 		state_sent_ = 0;
 	again_ = true;
+	busy_ = true;
 	want(runs);
 }
 
@@ -157,19 +159,12 @@ std::vector<sb::Run> Sender::lost()
 void Sender::copy(std::span<const sb::Run> runs)
 {
 	copying_ = true;
-	try {
-		source_.want(runs);
-	} catch (const Error &error) {
-		cancel();
-		handlers_.failed(error.what());
-		return;
-	}
-	pump();
+	want(runs);
 }
 
+// In copy()'s name, or begin()'s and again()'s
 void Sender::want(std::span<const sb::Run> runs)
 {
-	busy_ = true;
 	try {
 		source_.want(runs);
 	} catch (const Error &error) {

@@ -96,12 +96,10 @@ protected:
 	}
 	void carry(sb::Msg msg, std::span<const uint8_t> head, std::span<const uint8_t> data)
 	{
-		std::vector<uint8_t> bytes(head.begin(), head.end());
-		const sb::Header h{.msg = msg, .body = static_cast<uint32_t>(head.size() + data.size()), .vm = {{1}}, .epoch = 1, .from = 1, .to = 2,
-				   .seq = 1};
+		std::vector<uint8_t> bytes;
+		const sb::Header h = as_bytes(msg, head, data, &bytes);
 		sb::Body body;
 
-		bytes.insert(bytes.end(), data.begin(), data.end());
 		ASSERT_EQ(sb::get_body(h, bytes.data(), &body), Status::Ok);
 		if (arrives)
 			receiver->take(msg, body);

@@ -66,12 +66,10 @@ protected:
 	// As the link does it: bytes, and out of bytes again
 	void carry(sb::Msg msg, std::span<const uint8_t> head, std::span<const uint8_t> data)
 	{
-		std::vector<uint8_t> bytes(head.begin(), head.end());
-		const sb::Header h{.msg = msg, .body = static_cast<uint32_t>(head.size() + data.size()), .vm = {{1}}, .epoch = 1, .from = 1, .to = 2,
-				   .seq = 1};
+		std::vector<uint8_t> bytes;
+		const sb::Header h = as_bytes(msg, head, data, &bytes);
 		sb::Body body;
 
-		bytes.insert(bytes.end(), data.begin(), data.end());
 		messages++;
 		if (!pass(msg))
 			return;

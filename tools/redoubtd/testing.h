@@ -6,9 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
+#include <standby/wire.h>
 #include <stdlib.h>
 
 #include "loop.h"
@@ -47,6 +50,14 @@ inline bool run_until(Loop &loop, const std::function<bool()> &done, millisecond
 		loop.step(milliseconds(10));
 	}
 	return true;
+}
+
+// A message as the link brings it: bytes out of @head and @data, and its header
+inline standby::Header as_bytes(standby::Msg msg, std::span<const uint8_t> head, std::span<const uint8_t> data, std::vector<uint8_t> *bytes)
+{
+	bytes->assign(head.begin(), head.end());
+	bytes->insert(bytes->end(), data.begin(), data.end());
+	return {.msg = msg, .body = static_cast<uint32_t>(bytes->size()), .vm = {{1}}, .epoch = 1, .from = 1, .to = 2, .seq = 1};
 }
 
 inline std::string error_of(const std::function<void()> &what)
