@@ -7,6 +7,7 @@
 #include <kvm/iodev.h>
 
 struct kvm;
+struct page;
 
 /**
  * struct rdt_kvm_bell - registers that a guest writes often.
@@ -29,6 +30,11 @@ struct rdt_kvm_bell {
  *	-ENOMEM or -ENOSPC.
  * @del: they do not any more, and none is under way. Nothing happens if they did not.
  * @monitored: is the VM attached to Redoubt?
+ * @copy_get: copies may be shown until @copy_put, when none is any more; between get() and put(). 0 or -ENOMEM.
+ * @show: from now on the VM's vCPUs see @page, of one reference that goes over, where the guest has @gfn; what else looks at
+ *	its memory (VMM, devices, KVM itself) does not. 0; -EBUSY: there is one already, or the VM is attached; -ENOMEM.
+ *	Takes kvm->mmu_lock; may be called in kvm->srcu.
+ * @hide: they do not any more; @page is freed. Likewise.
  */
 struct rdt_kvm_services {
 	bool (*get)(struct kvm *kvm);
@@ -36,6 +42,10 @@ struct rdt_kvm_services {
 	int (*add)(struct kvm *kvm, gpa_t gpa, u32 bytes, struct rdt_kvm_bell *bell);
 	void (*del)(struct kvm *kvm, struct rdt_kvm_bell *bell);
 	bool (*monitored)(struct kvm *kvm);
+	int (*copy_get)(struct kvm *kvm);
+	void (*copy_put)(struct kvm *kvm);
+	int (*show)(struct kvm *kvm, gfn_t gfn, struct page *page);
+	void (*hide)(struct kvm *kvm, gfn_t gfn);
 };
 extern const struct rdt_kvm_services rdt_kvm_services;
 

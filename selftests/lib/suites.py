@@ -184,6 +184,13 @@ def load_suite(name, hosts, long, options, **more):
                      ("build/{kernel}/selftests/load/*.ko", LIB)), **more)
 
 
+def copy_suite():
+    """Copies of pages in the nested page table, where there is no device for it."""
+    return Suite("host/copy", f"insmod {LIB}/redoubt_copier.ko && {{ {LIB}/test_copy $([ {{arch}} = ept ] && echo 50 || echo 1000); s=$?; rmmod redoubt_copier && exit $s; }}", ALL,
+                 needs=(("-C", "selftests/copy"),), files=(
+                     ("build/copy-tests/test_copy", LIB), ("build/{kernel}/selftests/copy/redoubt_copier.ko", LIB)))
+
+
 def standby_suite(name, hosts, test, args="", long=ALL, **more):
     """redoubt_standby.ko on raw VMs: selftests/standby. It needs no redoubt.ko, and must do without."""
     return Suite(f"standby/{name}", f"{LIB}/test_{test} {args}", hosts, long, module="free",
@@ -207,7 +214,7 @@ def budget_suite(name, hosts, long, args=""):
 def suites():
     io_tools = tuple((f, "/guest/overlay/usr/local/bin") for f in
                      ("/usr/bin/fio", "/usr/bin/sqlite3", "/sbin/mke2fs", "/sbin/e2fsck"))
-    out = host_suites()
+    out = [*host_suites(), copy_suite()]
     out += [
         guest_suite("all", NPT, run="--smp 2", seconds=120),
         # On Bochs the guest's boot alone takes minutes: the rest of its groups are in "all".

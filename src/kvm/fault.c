@@ -29,6 +29,7 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 {
 	struct rdt_vm *vm;
 	u8 view, grant = RDT_ACC_RWX;
+	struct page *copy;
 	void *page = NULL;
 	bool wrprot;
 
@@ -38,6 +39,10 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 		view = rdt_role_view(rdt_member(sp, kvm_mmu_page, role));
 		grant = rdt_core_access(vm->core, view, gfn);
 		page = rdt_core_private(vm->core, view, gfn);
+	} else if (static_branch_unlikely(&rdt_copies)) {
+		copy = rdt_copy_find(vcpu->kvm, gfn);
+		if (copy)
+			pfn = page_to_pfn(copy);
 	}
 	/* A domain's own, in place of the VMM's, which is zeros. */
 	if (page) {
@@ -72,8 +77,13 @@ static void hook_kvm_mmu_hugepage_adjust(struct pt_regs *args)
 	u8 *max = &rdt_member(fault, kvm_page_fault, max_level);
 	struct rdt_vcpu *rv;
 
-	if (!vm)
+	if (!vm) {
+		if (static_branch_unlikely(&rdt_copies))
+			while (*max > PG_LEVEL_4K &&
+			       rdt_copy_within(vcpu->kvm, gfn & -KVM_PAGES_PER_HPAGE(*max), KVM_PAGES_PER_HPAGE(*max)))
+				--*max;
 		return;
+	}
 	if (*max > PG_LEVEL_4K)
 		*max = rdt_core_max_level(vm->core, rdt_role_view(vcpu->arch.mmu->root_role), gfn, *max);
 	/* Only here the frame is known that a nested guest fetches from. */

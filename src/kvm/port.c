@@ -77,13 +77,18 @@ int rdt_port_is_ram(void *host, rdt_u64 gfn, rdt_u64 count)
 	return ok;
 }
 
+void rdt_zap(struct kvm *kvm, gfn_t gfn, gfn_t count)
+{
+	rdt_call(kvm_zap_gfn_range)(kvm, gfn, gfn + count);
+}
+
 void rdt_port_zap(void *host, rdt_u64 gfn, rdt_u64 count)
 {
 	struct rdt_vm *vm = host;
 
 	lockdep_assert_held(&vm->lock);
 	if (!vm->dead)
-		rdt_call(kvm_zap_gfn_range)(vm->kvm, gfn, gfn + count);
+		rdt_zap(vm->kvm, gfn, count);
 }
 
 void *rdt_port_pin(void *host, rdt_u64 gfn, void **pin)

@@ -218,6 +218,17 @@ void rdt_doorbell_del(struct kvm *kvm, struct rdt_kvm_bell *bell);
 /* A nested page fault, of a VM that is not attached. True: it was rung, and *@r is for KVM. */
 bool rdt_doorbell_rung(struct kvm_vcpu *vcpu, gpa_t gpa, u64 ec, const u8 *insn, int insn_len, int *r);
 
+/* ---- copy.c ------------------------------------------------------------------ */
+DECLARE_STATIC_KEY_FALSE(rdt_copies);	/* some VM may have one */
+/* Of struct rdt_kvm_services; see there. */
+int rdt_copy_get(struct kvm *kvm);
+void rdt_copy_put(struct kvm *kvm);
+int rdt_copy_show(struct kvm *kvm, gfn_t gfn, struct page *page);
+void rdt_copy_hide(struct kvm *kvm, gfn_t gfn);
+/* What its vCPUs see in place of a frame, or NULL; and whether there is any among @count of them. Under kvm->mmu_lock. */
+struct page *rdt_copy_find(struct kvm *kvm, gfn_t gfn);
+bool rdt_copy_within(struct kvm *kvm, gfn_t gfn, unsigned long count);
+
 /* ---- secret.c ---------------------------------------------------------------- */
 /* The vCPU goes into a secret, or comes out of one. */
 void rdt_secret_cross(struct kvm_vcpu *vcpu, bool in);
@@ -235,6 +246,8 @@ void rdt_dev_exit(void);
 /* ---- port.c ------------------------------------------------------------------ */
 /* Allocations and pins not given back yet. */
 long rdt_port_held(void);
+/* Nested page tables have no entry of these frames any more, and TLBs neither. In kvm->srcu; takes kvm->mmu_lock. */
+void rdt_zap(struct kvm *kvm, gfn_t gfn, gfn_t count);
 /* Work of a VM: frees the private pages that wait for slots_lock. */
 void rdt_port_reap(struct work_struct *work);
 /* Read the VMM's memory without waiting for it; false: it is not there now. */

@@ -68,5 +68,9 @@ const struct rdt_kvm_services rdt_kvm_services = {
 	.add = add,
 	.del = del,
 	.monitored = monitored,
+	.copy_get = rdt_copy_get,
+	.copy_put = rdt_copy_put,
+	.show = rdt_copy_show,
+	.hide = rdt_copy_hide,
 };
 EXPORT_SYMBOL_GPL(rdt_kvm_services);
