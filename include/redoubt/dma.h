@@ -31,6 +31,17 @@ void rdt_dma_free(void *p);
 int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len);
 int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len);
 
+/*
+ * The other assignment of the two buffers: the guest's CPUs see a copy of the page at @iova as it is now, and the page itself is
+ * the device's until rdt_dma_hide(). Only for a page that nobody but the device writes meanwhile: what the guest writes to its copy
+ * is lost, and what the VMM reads is the device's. 0, or -1: not here, not now, or not such a page.
+ */
+int rdt_dma_show(void *host, rdt_u64 iova);
+/* The CPUs see the page again. It was shown, since then once. */
+void rdt_dma_hide(void *host, rdt_u64 iova);
+/* The device has written the page: it is dirty to a migration. 0, or -1: it is no memory. */
+int rdt_dma_touch(void *host, rdt_u64 iova);
+
 /* The device's own registers (BAR 0), offset and width aligned; the width is 4. */
 rdt_u32 rdt_dma_reg_read(void *host, rdt_u32 off);
 void rdt_dma_reg_write(void *host, rdt_u32 off, rdt_u32 value);
@@ -105,6 +116,8 @@ void rdt_model_write(struct rdt_model *m, rdt_u64 off, rdt_u32 len, rdt_u64 valu
  * writes of 4 bytes may come straight from a vCPU.
  */
 rdt_u32 rdt_model_doorbells(struct rdt_model *m, rdt_u64 *off) RDT_NOEXCEPT;
+/* The guest has taken bus mastering from its device: no copy of a page is shown any more. */
+void rdt_model_unshow(struct rdt_model *m) RDT_NOEXCEPT;
 /* The device has raised a vector. */
 void rdt_model_interrupt(struct rdt_model *m, rdt_u32 vector) RDT_NOEXCEPT;
 /* As asked for by rdt_dma_later(). */
@@ -138,7 +151,8 @@ void rdt_model_arm(struct rdt_model *m, int on) RDT_NOEXCEPT;
 
 /**
  * struct rdt_model_stats - since the model was made.
- * @commands: taken from the guest. @bounced: pages copied. @refused: commands and doorbells that
+ * @commands: taken from the guest. @bounced: pages copied; @shown: pages of which the
+ * guest's CPUs had the copy. @refused: commands and doorbells that
  * were answered with an error by the model, not the device.
  * @drained: commands that the device had when it was stopped last.
  * @inflight: of the commands, those that the device has now by the model. @queues: submission queues that the guest has;
@@ -147,6 +161,7 @@ void rdt_model_arm(struct rdt_model *m, int on) RDT_NOEXCEPT;
 struct rdt_model_stats {
 	rdt_u64 commands;
 	rdt_u64 bounced;
+	rdt_u64 shown;
 	rdt_u64 refused;
 	rdt_u64 drained;
 	rdt_u32 inflight;

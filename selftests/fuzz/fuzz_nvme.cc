@@ -42,6 +42,7 @@ struct Machine {
 			b.sgls = in.ConsumeBool() ? a.sgls : sgls_bytes | 7 << 16;
 			private_too = true;
 		}
+		a.shows = b.shows = in.ConsumeBool();
 		if (!a.create() || !b.create())
 			fail("no model");
 		if (in.ConsumeBool() && g.enable() && g.make_queues(2, 16))
@@ -194,7 +195,7 @@ struct Machine {
 		auto &q = g.io.empty() || in.ConsumeBool() ? g.admin : g.io[in.ConsumeIntegralInRange<std::size_t>(0, g.io.size() - 1)];
 		NvmeGuest::Cqe c;
 
-		switch (in.ConsumeIntegralInRange<int>(0, 12)) {
+		switch (in.ConsumeIntegralInRange<int>(0, 13)) {
 		case 0: {
 			const u32 lens[] = {1, 2, 4, 8};
 
@@ -237,9 +238,15 @@ struct Machine {
 			else
 				g.write(reg_cc, in.ConsumeIntegral<u32>());
 			break;
+		case 10:
+			if (in.ConsumeIntegralInRange<int>(0, 7) == 0)
+				rdt_model_unshow(g.w->model);
+			break;
 		default:
 			command(q);
 		}
+		if (a.hidden_twice + b.hidden_twice != 0)
+			fail("a page was hidden that was not shown");
 		if (a.trespass + b.trespass != 0)
 			fail("data into the device's rings");
 		if (a.window_asks + b.window_asks != 0)
@@ -253,6 +260,8 @@ struct Machine {
 		b.destroy();
 		if (a.private_bytes() + b.private_bytes() != 0)
 			fail("memory is lost");
+		if (!a.seen.empty() || !b.seen.empty() || a.hidden_twice + b.hidden_twice != 0)
+			fail("the guest's CPUs still see a copy");
 	}
 };
 

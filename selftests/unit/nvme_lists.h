@@ -34,6 +34,7 @@ struct Lists : testing::TestWithParam<unsigned> {
 		for (NvmeWorld *w : {&a, &b}) {
 			w->direct = GetParam() & way_direct;
 			w->sgls = sgls_bytes | sgls_bit_bucket;
+			w->shows = GetParam() & way_shows;
 		}
 		g.shadow = GetParam() & way_shadow;
 		b.serial = "two";
@@ -78,6 +79,7 @@ struct Lists : testing::TestWithParam<unsigned> {
 	void TearDown() override
 	{
 		EXPECT_EQ(a.trespass + b.trespass + a.window_asks + b.window_asks, 0u);
+		EXPECT_EQ(a.hidden_twice + b.hidden_twice, 0u);
 		a.destroy();
 		b.destroy();
 		EXPECT_EQ(a.private_bytes() + b.private_bytes(), 0u);

@@ -47,9 +47,37 @@ int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
 	if (iova + len < iova || iova + len > w->memory.bytes.size())
 		return -1;
 	std::memcpy(w->memory.bytes.data() + iova, from, len);
+	w->seen_at_write = w->seen.size();
 	for (u64 at = iova / page_bytes; at <= (iova + len - 1) / page_bytes; at++)
 		w->memory.dirty.insert(at);
 	return 0;
+}
+
+int rdt_dma_show(void *host, rdt_u64 iova)
+{
+	auto *w = static_cast<NvmeWorld *>(host);
+	std::vector<u8> page(page_bytes);
+
+	if (!w->shows || w->seen.contains(iova) || (w->fail_show_in != 0 && --w->fail_show_in == 0) ||
+	    rdt_dma_read(host, iova, page.data(), page_bytes) != 0)
+		return -1;
+	w->seen[iova] = page;
+	w->shown++;
+	return 0;
+}
+
+void rdt_dma_hide(void *host, rdt_u64 iova)
+{
+	auto *w = static_cast<NvmeWorld *>(host);
+
+	w->hidden_twice += w->seen.erase(iova) == 0;
+}
+
+int rdt_dma_touch(void *host, rdt_u64 iova)
+{
+	u8 byte = 0;
+
+	return rdt_dma_read(host, iova, &byte, 1) ?: rdt_dma_write(host, iova, &byte, 1);
 }
 
 rdt_u32 rdt_dma_reg_read(void *host, rdt_u32 off)

@@ -85,7 +85,13 @@ public:
 	bool deaf = false;     /* takes no command any more */
 	bool gone = false;     /* all registers read as ones */
 	bool strict = false;   /* an interrupt only when all that the last one was for has been taken, as told by doorbell */
+	bool shows = false;    /* the guest's CPUs can be shown copies of pages */
+	unsigned fail_show_in = 0;
 	bool slow = false;     /* I/O commands are done by work() only, not when somebody waits */
+
+	std::map<u64, std::vector<u8>> seen; /* by address: what the CPUs have in place of a page */
+	u64 shown = 0, hidden_twice = 0;
+	std::size_t seen_at_write = 0; /* how many, when the port wrote to guest memory last */
 
 	/* What it has done */
 	u64 faults = 0;	 /* addresses that are nowhere */
@@ -159,7 +165,7 @@ private:
 };
 
 /* The driver in the guest: as little as a driver can be. */
-inline constexpr unsigned way_direct = 1, way_shadow = 2, way_armed = 4; /* tests' parameter */
+inline constexpr unsigned way_direct = 1, way_shadow = 2, way_armed = 4, way_shows = 8; /* tests' parameter */
 
 class NvmeGuest {
 public:

@@ -22,7 +22,7 @@ struct Busy : Lists {
 	}
 };
 
-INSTANTIATE_TEST_SUITE_P(Nvme, Busy, testing::Range(0u, 2 * way_armed));
+INSTANTIATE_TEST_SUITE_P(Nvme, Busy, testing::Range(0u, 2 * way_shows));
 
 } // namespace
 

@@ -49,6 +49,7 @@ struct rdt_irq {
  * @kvm: held; NULL: there is no such way, redoubt.ko is not loaded or the VMM has no KVM.
  * @bar: where they have @bell for the guest's BAR 0; 0: nowhere.
  * @written: bytes of BAR 0 and 1 that the VMM has written; under rdt_device.lock, as are the counts.
+ * @shows: vCPUs may be shown copies; under rdt_device.lock.
  * @rings: how often it was rung; @emulated: of these, by stores that KVM has emulated.
  */
 struct rdt_doorbell {
@@ -58,6 +59,7 @@ struct rdt_doorbell {
 	struct mutex lock;
 	u64 bar;
 	u8 written;
+	bool shows;
 	u64 rings, emulated;
 };
 
@@ -115,7 +117,7 @@ struct rdt_record {
 /**
  * struct rdt_device - a device that is bound to this driver.
  * @core: vfio-pci's part; first, as vfio allocates and frees the whole by it.
- * @migratable, @direct: the operator's wishes; looked at when the device is opened.
+ * @migratable, @direct, @vcpu_copy: the operator's wishes; looked at when the device is opened.
  * @lock: the model, whose the interrupts are, the private window, the migration state and its file. Taken by
  *	vCPUs at the registers, by the device's interrupt threads and by the VMM's ioctls. It is taken
  *	before core.memory_lock (read), before VFIO's container lock (vfio_dma_rw()) and before irqbypass's lock;
@@ -140,6 +142,7 @@ struct rdt_device {
 	struct vfio_pci_core_device core;
 	bool migratable;
 	bool direct;
+	bool vcpu_copy;
 
 	struct mutex lock;
 	struct rdt_model *model;
@@ -210,6 +213,11 @@ long rdt_irq_set(struct rdt_device *d, void __user *arg);
 /* memory.c */
 int rdt_window_open(struct rdt_device *d);
 void rdt_window_close(struct rdt_device *d);
+int rdt_memory_write(struct rdt_device *d, u64 iova, const void *from, u32 len);	/* rdt_dma_write(), always */
+
+/* show.c: between rdt_doorbell_open() and _close() */
+void rdt_show_open(struct rdt_device *d);
+void rdt_show_close(struct rdt_device *d);
 
 /* migrate.c */
 void rdt_mig_open(struct rdt_device *d);

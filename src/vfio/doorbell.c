@@ -141,6 +141,7 @@ void rdt_doorbell_open(struct rdt_device *d)
 		return;
 	if (b->kvm_ops->get(kvm)) {
 		b->kvm = kvm;
+		rdt_show_open(d);
 		return;
 	}
 	symbol_put(rdt_kvm_services);
@@ -157,6 +158,7 @@ void rdt_doorbell_close(struct rdt_device *d)
 	if (b->bar)
 		b->kvm_ops->del(b->kvm, &b->bell);
 	b->bar = 0;
+	rdt_show_close(d);
 	b->kvm_ops->put(b->kvm);
 	b->kvm = NULL;
 	b->kvm_ops = NULL;

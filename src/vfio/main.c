@@ -207,6 +207,11 @@ static void config_written(struct rdt_device *d, u64 off, size_t count)
 
 	pci_read_config_word(d->core.pdev, PCI_COMMAND, &cmd);
 	WRITE_ONCE(d->master, cmd & PCI_COMMAND_MASTER);
+	if (!(cmd & PCI_COMMAND_MASTER)) {
+		rdt_lock(d);
+		rdt_model_unshow(d->model);
+		rdt_unlock(d);
+	}
 	rdt_doorbell_config(d, off, count);
 }
 
@@ -222,6 +227,11 @@ static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t co
 	if (n > 0 && d->model && VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_CONFIG_REGION_INDEX &&
 	    (pos & VFIO_PCI_OFFSET_MASK) < PCI_BASE_ADDRESS_2)
 		config_written(d, pos & VFIO_PCI_OFFSET_MASK, n);
+	/* A reset by a capability: the guest's memory is its own again. */
+	if (n > 0 && READ_ONCE(d->was_reset)) {
+		rdt_lock(d);
+		rdt_unlock(d);
+	}
 	return n;
 }
 
@@ -312,6 +322,17 @@ static ssize_t direct_store(struct device *dev, struct device_attribute *attr, c
 }
 static DEVICE_ATTR_RW(direct);
 
+static ssize_t vcpu_copy_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%d\n", READ_ONCE(of(dev)->vcpu_copy));
+}
+
+static ssize_t vcpu_copy_store(struct device *dev, struct device_attribute *attr, const char *buf, size_t count)
+{
+	return store_bool(&of(dev)->vcpu_copy, buf, count);
+}
+static DEVICE_ATTR_RW(vcpu_copy);
+
 static ssize_t status_show(struct device *dev, struct device_attribute *attr, char *buf)
 {
 	struct rdt_device *d = of(dev);
@@ -333,8 +354,8 @@ static ssize_t status_show(struct device *dev, struct device_attribute *attr, ch
 	rdt_unlock(d);
 	if (!model)
 		return sysfs_emit(buf, "model none\n");
-	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nemulated_doorbells %llu\nbounced %llu\nrefused %llu\ninflight %u\nqueues %u\ndirect_queues %u\nblocker %s\n",
-			  state, (u64)s.commands, rings, emulated, (u64)s.bounced, (u64)s.refused, s.inflight, s.queues, s.direct, blocker ?: "none");
+	return sysfs_emit(buf, "model nvme\nstate %u\ncommands %llu\ndoorbells %llu\nemulated_doorbells %llu\nbounced %llu\nshown %llu\nrefused %llu\ninflight %u\nqueues %u\ndirect_queues %u\nblocker %s\n",
+			  state, (u64)s.commands, rings, emulated, (u64)s.bounced, (u64)s.shown, (u64)s.refused, s.inflight, s.queues, s.direct, blocker ?: "none");
 }
 static DEVICE_ATTR_RO(status);
 
@@ -351,7 +372,7 @@ static ssize_t migration_show(struct device *dev, struct device_attribute *attr,
 static DEVICE_ATTR_RO(migration);
 
 static struct attribute *attrs[] = {
-	&dev_attr_migratable.attr, &dev_attr_direct.attr, &dev_attr_status.attr, &dev_attr_migration.attr, NULL
+	&dev_attr_migratable.attr, &dev_attr_direct.attr, &dev_attr_vcpu_copy.attr, &dev_attr_status.attr, &dev_attr_migration.attr, NULL
 };
 static const struct attribute_group group = { .name = "redoubt", .attrs = attrs };
 static const struct attribute_group *groups[] = { &group, NULL };

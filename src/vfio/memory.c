@@ -139,28 +139,29 @@ void rdt_dma_pages_free(void *host, void *va, rdt_u64 iova, rdt_u32 pages)
  * The container knows the guest's memory, and marks what is written. It wants a buffer that is not const. A guest
  * that has taken bus mastering from its device may count on it that nobody writes for it.
  */
-static int guest(struct rdt_device *d, u64 iova, void *buf, u32 len, bool write)
-{
-	if (!READ_ONCE(d->master))
-		return -1;
-	return vfio_dma_rw(&d->core.vdev, iova, buf, len, write) ? -1 : 0;
-}
-
 int rdt_dma_read(void *host, rdt_u64 iova, void *to, rdt_u32 len)
 {
-	return guest(host, iova, to, len, false);
+	struct rdt_device *d = host;
+
+	return READ_ONCE(d->master) && !vfio_dma_rw(&d->core.vdev, iova, to, len, false) ? 0 : -1;
 }
 
-/* A page is dirty when it was written: what is no memory is not remembered, a guest could name any number of such. */
 int rdt_dma_write(void *host, rdt_u64 iova, const void *from, rdt_u32 len)
 {
 	struct rdt_device *d = host;
+
+	return READ_ONCE(d->master) ? rdt_memory_write(d, iova, from, len) : -1;
+}
+
+/* A page is dirty when it was written: what is no memory is not remembered, a guest could name any number of such. */
+int rdt_memory_write(struct rdt_device *d, u64 iova, const void *from, u32 len)
+{
 	u32 n;
 
 	lockdep_assert_held(&d->lock);
 	for (; len; iova += n, from += n, len -= n) {
 		n = min_t(u32, len, PAGE_SIZE - offset_in_page(iova));
-		if (guest(d, iova, (void *)from, n, true))
+		if (vfio_dma_rw(&d->core.vdev, iova, (void *)from, n, true))
 			return -1;
 		if (rdt_record_runs(d) && d->record.armed)
 			d->record.pages++;

@@ -95,7 +95,7 @@ struct Arguments {
 	std::string id, address, value, key, file;
 	bool any_mode = false;
 	std::vector<std::string> manifests, values;
-	std::string bdf, on, direct;
+	std::string bdf, on, direct, copy;
 	StandbyOptions standby;
 	PlanOptions plan;
 };
@@ -331,12 +331,14 @@ int run_checked(Sys &sys, int argc, const char *const *argv, std::ostream &out, 
 	add_bdf(add_to(*group, "bind", "give it to redoubt_vfio_pci", [&](Context &ctx) { return device_bind(ctx, args.bdf); }));
 	add_bdf(add_to(*group, "unbind", "give it back", [&](Context &ctx) { return device_unbind(ctx, args.bdf); }));
 	sub = add_to(*group, "migratable", "is the VM that opens it next to migrate with it", [&](Context &ctx) {
-		return device_migratable(ctx, args.bdf, optional_switch(args.on).value(), optional_switch(args.direct));
+		return device_migratable(ctx, args.bdf, optional_switch(args.on).value(), optional_switch(args.direct), args.copy);
 	});
 	add_bdf(sub);
 	sub->add_option("on|off", args.on)->required()->check(switch_check());
 	sub->add_option("--direct", args.direct, "on|off: has the device the guest's queues until a migration begins")
 		->check(switch_check());
+	sub->add_option("--copy", args.copy, "device|vcpu: who has the copy while a migration runs, of pages that the device writes")
+		->check(CLI::IsMember({"device", "vcpu"}));
 
 	group = add_group("standby", "VMs whose memory another host takes over; by redoubtd");
 	StandbyOptions &standby = args.standby;

@@ -96,7 +96,8 @@ int device_status(Context &ctx, const std::string &bdf);
 int device_bind(Context &ctx, const std::string &bdf);
 int device_unbind(Context &ctx, const std::string &bdf);
 // @direct: may the device have the guest's queues until a migration begins
-int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct);
+// @copy: whose buffer is the copy, "device" or "vcpu"; empty: as it was
+int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct, const std::string &copy);
 
 // secret.cc
 int secret_install(Context &ctx, const SecretOptions &options);

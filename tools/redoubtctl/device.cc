@@ -76,7 +76,7 @@ struct Values : std::map<std::string, std::string> {
 struct Device {
 	fs::path dir;
 	std::string bdf, cls, driver;	// driver: empty: none
-	std::string migratable, direct;	// of ours
+	std::string migratable, direct, vcpu_copy;	// of ours
 	Values status, migration;
 
 	bool ours() const { return driver == our_driver; }
@@ -85,6 +85,11 @@ struct Device {
 	bool has_migration() const
 	{
 		return !migration.value("outcome").empty() && migration.value("outcome") != "none";
+	}
+	// Whose buffer is the copy of what the device writes
+	const char *copy() const
+	{
+		return vcpu_copy == "1" ? "vcpu" : "device";
 	}
 	std::string state() const
 	{
@@ -107,6 +112,7 @@ Device look(const fs::path &dir)
 		return d;
 	d.migratable = first_line(dir / "redoubt/migratable");
 	d.direct = first_line(dir / "redoubt/direct");
+	d.vcpu_copy = first_line(dir / "redoubt/vcpu_copy");
 	d.status = Values(dir / "redoubt/status");
 	d.migration = Values(dir / "redoubt/migration");
 	return d;
@@ -233,6 +239,7 @@ Json to_json(const Device &d)
 	if (d.ours()) {
 		j["migratable"] = d.migratable == "1";
 		j["direct"] = d.direct == "1";
+		j["copy"] = d.copy();
 	}
 	for (const auto &[name, value] : d.status) {
 		if (name == "state")
@@ -292,8 +299,8 @@ int device_status(Context &ctx, const std::string &bdf)
 	ctx.out << line(d) << "\n";
 	if (!d.ours())
 		return exit_ok;
-	ctx.out << "  migratable " << on_off(d.migratable == "1") << ", direct " << on_off(d.direct == "1") << "\n";
-	for (const char *name : {"commands", "doorbells", "emulated_doorbells", "bounced", "refused", "inflight", "queues",
+	ctx.out << "  migratable " << on_off(d.migratable == "1") << ", direct " << on_off(d.direct == "1") << ", copy " << d.copy() << "\n";
+	for (const char *name : {"commands", "doorbells", "emulated_doorbells", "bounced", "shown", "refused", "inflight", "queues",
 				 "direct_queues"}) {
 		if (!d.value(name).empty())
 			ctx.out << "  " << name << " " << d.value(name) << "\n";
@@ -333,18 +340,20 @@ int device_unbind(Context &ctx, const std::string &bdf)
 	return exit_ok;
 }
 
-int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct)
+int device_migratable(Context &ctx, const std::string &bdf, bool on, std::optional<bool> direct, const std::string &copy)
 {
 	const Device d = find_ours(ctx, bdf);
 
 	put(d.dir / "redoubt/migratable", on ? "1" : "0");
 	if (direct)
 		put(d.dir / "redoubt/direct", *direct ? "1" : "0");
+	if (!copy.empty())
+		put(d.dir / "redoubt/vcpu_copy", copy == "vcpu" ? "1" : "0");
 	const Device now = look(d.dir);
 	if (ctx.json)
 		ctx.out << to_json(now).dump() << "\n";
 	else
-		ctx.out << now.bdf << " migratable " << on_off(on) << ", direct " << on_off(now.direct == "1")
+		ctx.out << now.bdf << " migratable " << on_off(on) << ", direct " << on_off(now.direct == "1") << ", copy " << now.copy()
 			<< ", for the VM that opens it next\n";
 	return exit_ok;
 }

@@ -66,6 +66,11 @@ rdt_u32 rdt_model_doorbells(rdt_model *m, rdt_u64 *off) noexcept
 	return m->m.doorbells(*off);
 }
 
+void rdt_model_unshow(rdt_model *m) noexcept
+{
+	m->m.unshow();
+}
+
 void rdt_model_interrupt(rdt_model *m, rdt_u32 vector) noexcept
 {
 	m->m.interrupt(vector);

@@ -16,6 +16,7 @@ public:
 	virtual void write(u64 off, u32 len, u64 value) = 0;
 	virtual u32 doorbells(u64 &off) = 0;
 	virtual void interrupt(u32 vector) = 0;
+	virtual void unshow() = 0;
 	virtual void later() = 0;
 	virtual void reset() = 0;
 	/* 0 or -errno */

@@ -40,6 +40,7 @@ public:
 	void write(u64 off, u32 len, u64 value) override;
 	u32 doorbells(u64 &off) override;
 	void interrupt(u32 vector) override;
+	void unshow() override;
 	void later() override;
 	void reset() override;
 	int stop() override;
@@ -84,6 +85,9 @@ private:
 		u16 next;
 		Pool::Ref list; /* its PRP list */
 		Pool::Ref data; /* private copies of its data, in order */
+		u64 *shown; /* or the guest's own pages, which its CPUs have a copy of until the command's end */
+		u32 shows;
+		bool hidden; /* which the CPUs have not any more */
 		Meta *meta;
 		Piece *piece; /* with an SGL: where in the guest the data are, in order */
 		u32 pieces;
@@ -258,6 +262,8 @@ private:
 	Sc map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t);
 	Sc map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounce);
 	bool copy_back(const Slot &s);
+	bool show(Slot &s, u64 first, u32 pages, const Transfer &t);
+	bool end_show(Slot &s);
 	void free_data(Slot &s);
 
 	/* nvme_sgl.cc */
@@ -310,7 +316,8 @@ private:
 	bool dbbuf_ = false;
 	u64 db_shadow_ = 0, db_event_ = 0;
 	u32 inflight_ = 0; /* of the guest's, without AERs */
-	u64 commands_ = 0, bounced_ = 0, refused_ = 0, drained_ = 0; /* rdt_model_stats */
+	u32 showing_ = 0; /* pages that the CPUs have copies of, or had until a command's end that is to come */
+	u64 commands_ = 0, bounced_ = 0, shown_ = 0, refused_ = 0, drained_ = 0; /* rdt_model_stats */
 	u32 nsq_ = 0, ncq_ = 0; /* queues that the guest was given, without the admin's */
 	Pool pool_;
 	u32 pieces_ = 0; /* that slots have */

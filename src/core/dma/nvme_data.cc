@@ -93,7 +93,71 @@ Nvme::Sc Nvme::map_prps(Slot &s, Sqe &e, u64 first, u64 prp2, const Transfer &t,
 		sc = guest_prps(prp2, pages - 1);
 	if (sc != sc_ok)
 		return sc;
-	return bounce ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
+	return bounce && !show(s, first, pages, t) ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
+}
+
+/*
+ * E1's other assignment, if the driver has it: the device's buffer is the guest's memory, the CPUs' the copy. Only for whole pages
+ * that the device writes: nobody else's data are in them, so nothing need be merged, and a VMM, which has no view
+ * of its own, does not read what the guest does not either. false: not for this command; nothing is shown then.
+ */
+bool Nvme::show(Slot &s, u64 first, u32 pages, const Transfer &t)
+{
+	/* No more memory than the copies of the other kind may take. */
+	if (t.dir != Dir::FromDevice || t.bytes != pages * page_size || showing_ + pages > Pool::chunk_pages * Pool::max_chunks)
+		return false;
+	if (rdt_dma_show(host_, first) != 0)
+		return false;
+	s.shown = static_cast<u64 *>(rdt_dma_alloc(pages * sizeof(u64)));
+	if (!s.shown) {
+		rdt_dma_hide(host_, first);
+		return false;
+	}
+	s.shown[0] = first;
+	for (s.shows = 1; s.shows < pages; s.shows++) {
+		if (rdt_dma_show(host_, prp_[s.shows - 1]) != 0) {
+			showing_ += s.shows;
+			end_show(s);
+			return false;
+		}
+		s.shown[s.shows] = prp_[s.shows - 1];
+	}
+	s.hidden = false;
+	showing_ += pages;
+	shown_ += pages;
+	return true;
+}
+
+/* The device writes to them no more, for whatever reason. false: they are no memory any more. */
+bool Nvme::end_show(Slot &s)
+{
+	bool ok = true;
+
+	for (u32 i = 0; i < s.shows; i++) {
+		/* Dirty before the guest sees it. */
+		ok &= rdt_dma_touch(host_, s.shown[i]) == 0;
+		if (!s.hidden)
+			rdt_dma_hide(host_, s.shown[i]);
+	}
+	rdt_dma_free(s.shown);
+	s.shown = nullptr;
+	showing_ -= s.shows;
+	s.shows = 0;
+	return ok;
+}
+
+/* The guest has its device stopped in a way that no command's end comes of: its memory is its own again. */
+void Nvme::unshow()
+{
+	for (const Sq &q : sq_) {
+		for (u32 i = 0; q.pair.slot && i < q.pair.depth; i++) {
+			Slot &s = q.pair.slot[i];
+
+			for (u32 page = 0; page < s.shows && !s.hidden; page++)
+				rdt_dma_hide(host_, s.shown[page]);
+			s.hidden = true;
+		}
+	}
 }
 
 /* prp_[] is the pages behind the first, checked. The device gets them as it would from the guest. */
@@ -198,9 +262,10 @@ bool Nvme::copy_back(const Slot &s)
 	return !s.meta || rdt_dma_write(host_, s.meta->guest, s.meta->va, s.meta->len) == 0;
 }
 
-/* All that a command has of private memory. */
+/* All that a command has of private memory; the guest's CPUs have theirs again. */
 void Nvme::free_data(Slot &s)
 {
+	end_show(s);
 	pool_.give(s.list);
 	pool_.give(s.data);
 	s.list = s.data = Pool::none;

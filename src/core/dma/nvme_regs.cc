@@ -77,7 +77,7 @@ void Nvme::fail(const char *what, u64 a, u64 b)
 
 rdt_model_stats Nvme::stats() const
 {
-	rdt_model_stats s = {commands_, bounced_, refused_, drained_, inflight_, 0, 0};
+	rdt_model_stats s = {commands_, bounced_, shown_, refused_, drained_, inflight_, 0, 0};
 
 	for (const Sq &q : sq_) {
 		s.queues += q.live;
@@ -223,6 +223,7 @@ void Nvme::shut_down()
 /* What the device has is forgotten: it has no place in the guest any more. Its rings stay until it is stopped. */
 void Nvme::drop()
 {
+	unshow();
 	for (Sq &q : sq_)
 		q.live = false;
 	for (Cq &q : cq_)
