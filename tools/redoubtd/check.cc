@@ -149,19 +149,16 @@ void look_at_disks(const Facts &facts, const FileFacts &file, std::vector<Obstac
 	}
 	if (file.native_aio)
 		out.push_back({"aio=native", "writes of a dead VMM are waited for by nobody: aio=threads or aio=io_uring", true});
-	const Json *threads = find(facts, "query-iothreads");
-	if (threads && threads->is_array() && !threads->empty())
-		out.push_back({"iothreads", "not tried yet", true});
 }
 
 void look_at_machine(const Facts &facts, const VmConfig &vm, std::vector<Obstacle> &out)
 {
 	const Json *uuid = find(facts, "query-uuid"), *migrate = find(facts, "query-migrate");
-	const Json *cpus = find(facts, "query-cpus-fast"), *sev = find(facts, "query-sev");
+	const Json *sev = find(facts, "query-sev");
 	const Json *guard = find(facts, "qom-get /machine confidential-guest-support");
 
 	// What was not answered was not looked at.
-	for (const char *name : {"query-migrate", "query-cpus-fast", "query-pci", "query-named-block-nodes", "qom-list /machine/peripheral",
+	for (const char *name : {"query-migrate", "query-pci", "query-named-block-nodes", "qom-list /machine/peripheral",
 				 "qom-list /machine/peripheral-anon", "qom-list /machine/unattached", "qom-list /objects"}) {
 		if (!find(facts, name))
 			out.push_back({"QEMU", std::string("does not answer ") + name});
@@ -172,8 +169,6 @@ void look_at_machine(const Facts &facts, const VmConfig &vm, std::vector<Obstacl
 		out.push_back({"QEMU", reason.is_string() ? reason.get<std::string>() : "says it cannot be migrated"});
 	if ((sev && sev->value("enabled", false)) || (guard && guard->is_string() && !guard->get<std::string>().empty()))
 		out.push_back({"confidential-guest-support", "its memory cannot be read"});
-	if (cpus && cpus->is_array() && cpus->size() > 1)
-		out.push_back({std::to_string(cpus->size()) + " vCPUs", "more than one has not been tried yet", true});
 }
 
 // The commands, one after the other; what a QEMU does not have is no fact.
@@ -282,8 +277,7 @@ void check_vm(Qmp &qmp, pid_t pid, const VmConfig &vm, Checked done)
 {
 	const auto a = std::make_shared<Asking>(Asking{qmp, pid, vm, std::move(done), {}, {}, 0, false});
 
-	for (const char *command : {"query-uuid", "query-migrate", "query-cpus-fast", "query-sev", "query-memdev", "query-memory-size-summary",
-				    "query-pci", "query-iothreads"})
+	for (const char *command : {"query-uuid", "query-migrate", "query-sev", "query-memdev", "query-memory-size-summary", "query-pci"})
 		a->todo.push_back({command, {}});
 	a->todo.push_back({"query-named-block-nodes", {{"flat", true}}});
 	for (const char *path : {"/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached", "/objects"})

@@ -32,7 +32,7 @@ struct Kind {
 	size_t max_queues;	// that are set up
 };
 constexpr Kind kinds[] = {
-	{"virtio-blk", false, 1}, {"virtio-net", true, 3}, {"virtio-console", true, 64}, {"virtio-serial", true, 64}, {"virtio-rng", true, 1},
+	{"virtio-blk", false, 1024}, {"virtio-net", true, 3}, {"virtio-console", true, 64}, {"virtio-serial", true, 64}, {"virtio-rng", true, 1},
 };
 
 const Kind *kind_of(const std::string &section)
@@ -112,6 +112,24 @@ void DeathWatch::end()
 // ---- which rings there are ---------------------------------------------------------
 
 void DeathWatch::look()
+{
+	looking_ = true;
+	vmm_.qmp().command("query-cpus-fast", {}, [this](const QmpReply &reply) {
+		const size_t n = reply.ok && reply.value.is_array() ? reply.value.size() : 0;
+
+		looking_ = false;
+		if (!n || !hold_)
+			return;
+		if (n != hold_->vcpus()) {
+			armed_ = false;
+			why_ = "it has " + std::to_string(n) + " vCPUs, and had " + std::to_string(hold_->vcpus()) + " when it was taken hold of";
+			return say_once("if QEMU is killed the VM is lost: " + why_);
+		}
+		look_at_virtio();
+	});
+}
+
+void DeathWatch::look_at_virtio()
 {
 	looking_ = true;
 	vmm_.qmp().command("x-query-virtio", {}, [this](const QmpReply &reply) {
@@ -196,8 +214,6 @@ void DeathWatch::refresh()
 			return refresh_end(all.front().what + ": " + all.front().why);
 		if (print.find(" vhost") != std::string::npos)
 			return refresh_end("vhost: the rings are the kernel's, not tried yet");
-		if (hold_ && hold_->vcpus() != 1)
-			return refresh_end("more than one vCPU has not been tried yet");
 		if (!hold_ || vmm_.state() != VmmState::running || !idle_.empty())
 			return refresh_end("something else is done with the VM");
 		refresh_stopped(print);

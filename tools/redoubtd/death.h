@@ -57,6 +57,7 @@ private:
 	struct Taken;
 
 	void look();
+	void look_at_virtio();
 	void look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print);
 	void on_print(const std::string &print);
 	void refresh();

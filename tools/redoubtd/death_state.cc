@@ -61,8 +61,7 @@ KvmAnswers ask_kvm(const Hold &hold, const std::vector<uint32_t> &msrs)
 
 void put_kvm(QStream &stream, const KvmAnswers &answers)
 {
-	for (uint32_t i = 0; i < answers.vcpus.size(); i++)
-		put_vcpu(stream, i, answers.vcpus[i]);
+	put_vcpus(stream, answers.vcpus);
 	put_machine(stream, answers.machine);
 }
 

@@ -50,6 +50,21 @@ void put_pit(QSection &pit, const kvm_pit_state2 &p)
 	}
 }
 
+// A message's destination is of 8 bits, also for APICs in x2APIC mode, whose logical name is cluster and bit of their number.
+bool is_for(const QSection &apic, uint32_t dest, bool logical)
+{
+	const bool x2apic = apic.get("apicbase") >> 10 & 1;
+	const uint64_t id = x2apic ? apic.instance : apic.get("id"), log = apic.get("log_dest");
+
+	if (dest == 0xff)
+		return true;
+	if (!logical)
+		return id == dest;
+	if (x2apic)
+		return id < 16 && dest >> id & 1;
+	return apic.get("dest_mode") == 0xf ? log & dest : log >> 4 == dest >> 4 && (log & dest & 0xf);
+}
+
 } // namespace
 
 void put_apic(QSection &apic, const kvm_lapic_state &l, bool x2apic)
@@ -101,21 +116,22 @@ void put_message(QStream &stream, uint64_t address, uint32_t data)
 	const bool logical = address >> 2 & 1;
 	bool taken = false;
 
-	if (address >> 20 != 0xfee || vector < 16)
+	// Bits 5 to 11 are the destination's upper half where there are more than 255 APICs.
+	if (address >> 20 != 0xfee || address >> 5 & 0x7f || vector < 16)
 		throw Error("a device's interrupt message is of a kind that is not known here");
 	// Fixed, lowest priority
 	if (mode > 1)
 		throw Error("a device's interrupt message is neither fixed nor for the lowest priority");
-	for (uint32_t i = 0; QSection *apic = stream.find("apic", i); i++) {
-		const uint64_t id = apic->get("id"), log = apic->get("log_dest");
-		const bool meant = dest == 0xff || (!logical ? id == dest : apic->get("dest_mode") == 0xf ? log & dest : log >> 4 == dest >> 4 && (log & dest & 0xf));
-
-		if (!meant || (mode == 1 && taken))
+	for (QSection *apic : stream.all("apic")) {
+		if (!is_for(*apic, dest, logical) || (mode == 1 && taken))
+			continue;
+		taken = true;
+		// Switched off by the guest (a CPU that is offline): it takes nothing.
+		if (!(apic->get("apicbase") >> 11 & 1) || !(apic->get("spurious_vec") >> 8 & 1))
 			continue;
 		const std::string irr = element("irr", vector / 32), tmr = element("tmr", vector / 32);
 		apic->set(irr, apic->get(irr) | 1u << vector % 32);
 		apic->set(tmr, apic->get(tmr) & ~(1u << vector % 32));
-		taken = true;
 	}
 	if (!taken)
 		throw Error("a device's interrupt message is for no vCPU");

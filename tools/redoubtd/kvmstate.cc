@@ -325,6 +325,27 @@ void put_msrs(QSection &cpu, const KvmItems &items)
 	}
 }
 
+QSection &nth(QStream &stream, const char *name, size_t rank)
+{
+	const auto all = stream.all(name);
+
+	if (rank >= all.size())
+		throw Error("the device state has no section " + std::string(name) + " for vCPU " + std::to_string(rank));
+	return *all[rank];
+}
+
+// As CPUID tells it to the guest
+uint32_t apic_id(const KvmItems &items)
+{
+	const auto &bytes = items.bytes("CPUID2");
+
+	for (size_t i = 0; i + sizeof(kvm_cpuid_entry2) <= bytes.size(); i += sizeof(kvm_cpuid_entry2)) {
+		if (const auto entry = at<kvm_cpuid_entry2>(bytes, i); entry.function == 1)
+			return entry.ebx >> 24;
+	}
+	throw Error("KVM does not tell a vCPU's APIC");
+}
+
 } // namespace
 
 const std::vector<uint8_t> &KvmItems::bytes(const std::string &name) const
@@ -346,9 +367,9 @@ void KvmItems::copy(const std::string &name, void *to, size_t size) const
 	memcpy(to, from.data(), size);
 }
 
-void put_vcpu(QStream &stream, uint32_t index, const KvmItems &items)
+void put_vcpu(QStream &stream, size_t rank, const KvmItems &items)
 {
-	QSection &cpu = stream.get("cpu", index), &common = stream.get("cpu_common", index), &apic = stream.get("apic", index);
+	QSection &cpu = nth(stream, "cpu", rank), &common = nth(stream, "cpu_common", rank), &apic = nth(stream, "apic", rank);
 	const auto regs = items.get<kvm_regs>("REGS");
 	const auto sregs = items.get<kvm_sregs>("SREGS");
 	const auto events = items.get<kvm_vcpu_events>("VCPU_EVENTS");
@@ -361,6 +382,9 @@ void put_vcpu(QStream &stream, uint32_t index, const KvmItems &items)
 		if (nested.format == KVM_STATE_NESTED_FORMAT_VMX && nested.hdr.vmx.vmxon_pa != ~0ull)
 			throw Error("the guest is a hypervisor (VMXON): this is not carried when QEMU is killed");
 	}
+	// QEMU numbers an APIC's section by the APIC, and tells the guest that number.
+	if (const uint32_t id = apic_id(items); id != (apic.instance & 0xff))
+		throw Error("vCPU " + std::to_string(rank) + " has APIC " + std::to_string(id) + ", and the device state's " + std::to_string(apic.instance));
 	put_regs(cpu, regs);
 	put_sregs(cpu, apic, sregs);
 	put_debug(cpu, items.get<kvm_debugregs>("DEBUGREGS"));
@@ -380,6 +404,29 @@ void put_vcpu(QStream &stream, uint32_t index, const KvmItems &items)
 	cpu.set("env.mp_state", mp.mp_state);
 	common.set("halted", mp.mp_state == KVM_MP_STATE_HALTED);
 	put_apic(apic, items.get<kvm_lapic_state>("LAPIC"), sregs.apic_base >> 10 & 1);
+}
+
+void put_vcpus(QStream &stream, const std::vector<KvmItems> &vcpus)
+{
+	for (const char *name : {"cpu", "cpu_common", "apic"}) {
+		if (const size_t n = stream.all(name).size(); n != vcpus.size())
+			throw Error("KVM has " + std::to_string(vcpus.size()) + " vCPUs, and the device state " + std::to_string(n) +
+				    ": vCPUs that were unplugged are not carried when QEMU is killed");
+	}
+	for (size_t i = 0; i < vcpus.size(); i++)
+		put_vcpu(stream, i, vcpus[i]);
+	if (vcpus.size() < 2)
+		return;
+	// What the host's counter was when the last one was asked: TSC less offset. Both wrap.
+	uint64_t host = 0;
+	for (size_t i = 0; i < vcpus.size(); i++) {
+		const uint64_t then = stream.all("cpu")[i]->get("env.tsc") - vcpus[i].get<uint64_t>("TSC_OFFSET");
+
+		if (!i || static_cast<int64_t>(then - host) > 0)
+			host = then;
+	}
+	for (size_t i = 0; i < vcpus.size(); i++)
+		stream.all("cpu")[i]->set("env.tsc", host + vcpus[i].get<uint64_t>("TSC_OFFSET"));
 }
 
 } // namespace redoubt::agent

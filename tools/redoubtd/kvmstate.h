@@ -38,8 +38,11 @@ private:
 
 // Of one vCPU: put_vcpu() does that.
 void put_apic(QSection &apic, const kvm_lapic_state &lapic, bool x2apic);
-// Section "cpu" and "apic" of that vCPU. Throws, by name: something that the device state has no place for.
-void put_vcpu(QStream &stream, uint32_t index, const KvmItems &items);
+// The sections of one vCPU, the @rank-th by its APIC's number, as which QEMU numbers them, too. Throws, by name: something that
+// the device state has no place for.
+void put_vcpu(QStream &stream, size_t rank, const KvmItems &items);
+// All of them, in that order. Each was asked at a moment of its own: their TSCs are told for one.
+void put_vcpus(QStream &stream, const std::vector<KvmItems> &vcpus);
 // PICs, IOAPIC, PIT and the clock.
 void put_machine(QStream &stream, const KvmItems &items);
 // An edge at the local APICs, as a device's message would be. Throws: what it means cannot be told.

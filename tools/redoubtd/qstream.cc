@@ -2,6 +2,7 @@
 
 #include "qstream.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include <nlohmann/json.hpp>
@@ -226,7 +227,7 @@ std::vector<std::string> QSection::differences(const QSection &other) const
 		if (next != other.fields_.end() && next->first.starts_with(field + "."))
 			continue;
 		if (ours == fields_.end() || ours->second.size != p.size || memcmp(&bytes_[ours->second.at], &other.bytes_[p.at], p.size))
-			out.push_back(name + " " + field);
+			out.push_back(name + (instance ? "#" + std::to_string(instance) : "") + " " + field);
 	}
 	return out;
 }
@@ -371,6 +372,18 @@ QSection &QStream::get(const std::string &name, uint32_t instance)
 	if (!found)
 		throw Error("the device state has no section " + name);
 	return *found;
+}
+
+std::vector<QSection *> QStream::all(const std::string &name)
+{
+	std::vector<QSection *> out;
+
+	for (QSection &s : sections_) {
+		if (s.name == name)
+			out.push_back(&s);
+	}
+	std::ranges::sort(out, {}, &QSection::instance);
+	return out;
 }
 
 std::vector<uint8_t> QStream::bytes() const

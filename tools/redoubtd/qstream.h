@@ -48,7 +48,7 @@ public:
 	// Throws also if the value does not fit.
 	void set(const std::string &field, uint64_t value);
 
-	// Names of fields that @other has with another value, or that this one does not have.
+	// Names of fields that @other has with another value, or that this one does not have: "cpu#1 env.eip".
 	std::vector<std::string> differences(const QSection &other) const;
 
 	// A subsection that is not there yet, with one field. QEMU takes subsections in any order.
@@ -72,6 +72,7 @@ public:
 	// nullptr: none.
 	QSection *find(const std::string &name, uint32_t instance = 0);
 	QSection &get(const std::string &name, uint32_t instance = 0);	// throws
+	std::vector<QSection *> all(const std::string &name);	// by instance
 	std::vector<QSection> &sections() { return sections_; }
 	// With what was changed. The JSON is as it was: QEMU reads over it.
 	std::vector<uint8_t> bytes() const;

@@ -28,7 +28,7 @@ constexpr milliseconds patience{60'000};
 // A QEMU and its monitor; it ends with the test.
 class Qemu {
 public:
-	Qemu(Loop &loop, Directory &dir, const std::string &name, bool waits)
+	Qemu(Loop &loop, Directory &dir, const std::string &name, bool waits, const std::string &more = "")
 		: loop_(loop), vmm(loop, name, dir / name + ".qmp", {[] {}, [] {}})
 	{
 		const std::string ram = dir / name + ".ram", qmp = dir / name + ".qmp";
@@ -36,7 +36,7 @@ public:
 			" -machine q35,memory-backend=ram,hpet=off -object memory-backend-file,id=ram,size=16M,share=on,mem-path=" + ram +
 			" -device virtio-serial-pci -chardev null,id=c -device virtconsole,chardev=c"
 			" -drive driver=null-co,if=none,id=d,size=1048576 -device virtio-blk-pci,drive=d"
-			" -qmp unix:" + qmp + ",server=on,wait=off" + (waits ? " -incoming defer" : "");
+			" -qmp unix:" + qmp + ",server=on,wait=off" + (waits ? " -incoming defer " : " ") + more;
 		pid_ = fork();
 		if (!pid_) {
 			const int null = open("/dev/null", O_RDWR);
@@ -122,14 +122,16 @@ struct Made {
 	kvm_sregs sregs{};
 	kvm_lapic_state lapic{};
 	std::vector<uint8_t> xsave = std::vector<uint8_t>(4096);
+	uint64_t tsc = 0x123456789a, tsc_offset = 0;
 
-	KvmItems vcpu()
+	// That with this APIC
+	KvmItems vcpu(uint32_t apic = 0)
 	{
 		KvmItems out;
-		uint64_t next = 0x1111;
+		uint64_t next = 0x1111 + (uint64_t{apic} << 40);
 		kvm_vcpu_events events{};
 		kvm_xcrs xcrs{};
-		kvm_cpuid_entry2 ymm{};
+		kvm_cpuid_entry2 cpuid[2]{};
 
 		for (auto *r : {&regs.rax, &regs.rbx, &regs.rcx, &regs.rdx, &regs.rsi, &regs.rdi, &regs.rsp, &regs.rbp, &regs.r8, &regs.r9,
 				    &regs.r10, &regs.r11, &regs.r12, &regs.r13, &regs.r14, &regs.r15, &regs.rip})
@@ -156,10 +158,15 @@ struct Made {
 		sregs.efer = 0xd01;
 		sregs.apic_base = 0xfee00900;
 		for (unsigned i = 0; i < 8; i++) {
-			const uint32_t irr = 0x01000000u >> i;
+			const uint32_t irr = (0x01000000u >> i) + apic;
 
 			memcpy(lapic.regs + (0x20 + i) * 16, &irr, 4);
 		}
+		const uint32_t id = apic << 24, log = 1u << apic << 24, flat = ~0u, on = 0x1ff;
+		memcpy(lapic.regs + 0x2 * 16, &id, 4);
+		memcpy(lapic.regs + 0xd * 16, &log, 4);
+		memcpy(lapic.regs + 0xe * 16, &flat, 4);
+		memcpy(lapic.regs + 0xf * 16, &on, 4);
 		for (size_t i = 0; i < 416; i++)
 			xsave[i] = static_cast<uint8_t>(i * 7);
 		xsave[0] = 0x7f;
@@ -168,7 +175,9 @@ struct Made {
 		xsave[25] = 0x1f;
 		xsave[26] = xsave[27] = 0;
 		xsave[512] = 3;
-		ymm = {.function = 0xd, .index = 2, .flags = 0, .eax = 256, .ebx = 576, .ecx = 0, .edx = 0, .padding = {}};
+		cpuid[0].function = 1;
+		cpuid[0].ebx = id | 0x800;
+		cpuid[1] = {.function = 0xd, .index = 2, .flags = 0, .eax = 256, .ebx = 576, .ecx = 0, .edx = 0, .padding = {}};
 		for (size_t i = 0; i < 256; i++)
 			xsave[576 + i] = static_cast<uint8_t>(i * 5 + 1);
 		events.interrupt = {.injected = 1, .nr = 0x31, .soft = 0, .shadow = 0};
@@ -176,7 +185,7 @@ struct Made {
 		xcrs.nr_xcrs = 1;
 		xcrs.xcrs[0] = {.xcr = 0, .reserved = 0, .value = 7};
 		const kvm_msr_entry msrs[] = {
-			{.index = 0xc0000082, .reserved = 0, .data = 0xffffffff81c00000}, {.index = 0x10, .reserved = 0, .data = 0x123456789a},
+			{.index = 0xc0000082, .reserved = 0, .data = 0xffffffff81c00000}, {.index = 0x10, .reserved = 0, .data = tsc},
 			{.index = 0x12, .reserved = 0, .data = 0x7f01001}, {.index = 0x4b564d03, .reserved = 0, .data = 0x7e03001},
 			{.index = 0x4b564d05, .reserved = 0, .data = 0}, {.index = 0x268, .reserved = 0, .data = 0x0606060606060606},
 			{.index = 0x200, .reserved = 0, .data = 0xc0000000}, {.index = 0x201, .reserved = 0, .data = 0xffc0000800},
@@ -185,7 +194,8 @@ struct Made {
 		out.data["SREGS"] = bytes_of(sregs);
 		out.data["LAPIC"] = bytes_of(lapic);
 		out.data["XSAVE"] = xsave;
-		out.data["CPUID2"] = bytes_of(ymm);
+		out.data["CPUID2"] = bytes_of(cpuid);
+		out.data["TSC_OFFSET"] = bytes_of(tsc_offset);
 		out.data["VCPU_EVENTS"] = bytes_of(events);
 		out.data["XCRS"] = bytes_of(xcrs);
 		out.data["DEBUGREGS"] = bytes_of(kvm_debugregs{.db = {1, 2, 3, 4}, .dr6 = 0xffff0ff0, .dr7 = 0x400, .flags = 0, .reserved = {}});
@@ -269,6 +279,124 @@ TEST_F(Stream, F2AnotherQemuHasWhatKvmHasSaid)
 	EXPECT_EQ(out.get("i8259", 1).get("imr"), 0xfbu);
 	EXPECT_EQ(out.get("ioapic").get("ioredtbl#4"), 0x10931u);
 	EXPECT_EQ(out.get("timer").get("cpu_clock_offset"), before + 5'000'000'000);
+}
+
+// Six places for CPUs, four CPUs, APICs 0, 1, 2 and 4
+constexpr char four[] = "-smp 4,maxcpus=6,sockets=2,cores=3";
+constexpr uint32_t apics[] = {0, 1, 2, 4};
+
+TEST_F(Stream, F2EachVcpuHasItsOwn)
+{
+	Loop loop;
+	Directory dir;
+	std::vector<uint8_t> before, after;
+	{
+		Qemu qemu(loop, dir, "a", false, four);
+		ASSERT_TRUE(qemu.is(VmmState::running));
+		before = qemu.state();
+	}
+	QStream stream(before);
+	EXPECT_EQ(stream.get("apic", 4).get("apicbase") >> 8 & 1, 0u) << "not the first CPU";
+	EXPECT_TRUE(has(error_of([&] { (void)stream.get("cpu", 4); }), "no section cpu")) << "which QEMU counts without holes";
+
+	// Asked one after the other, a million of the host's ticks between; the last one is ahead by an offset of its own.
+	std::vector<Made> made(4);
+	std::vector<KvmItems> vcpus;
+	for (size_t i = 0; i < 4; i++) {
+		made[i].tsc_offset = i == 3 ? -5'000'000'000 + 77 : -5'000'000'000;
+		made[i].tsc = 9'000'000'000 + i * 1'000'000 + made[i].tsc_offset;
+		vcpus.push_back(made[i].vcpu(apics[i]));
+	}
+	put_vcpus(stream, vcpus);
+	put_message(stream, 0xfee04000, 0x4061);
+	std::ifstream ram(dir / "a.ram", std::ios::binary);
+	write_file(dir / "b.ram", std::string(std::istreambuf_iterator<char>(ram), {}));
+	Qemu qemu(loop, dir, "b", true, four);
+	ASSERT_TRUE(qemu.is(VmmState::waiting));
+	ASSERT_EQ(qemu.load(stream.bytes()), "");
+	ASSERT_TRUE(qemu.is(VmmState::stopped));
+	after = qemu.state();
+	QStream out(after);
+	for (uint32_t i = 0; i < 4; i++) {
+		const QSection &cpu = out.get("cpu", i), &apic = out.get("apic", apics[i]);
+
+		EXPECT_EQ(cpu.get("env.eip"), made[i].regs.rip) << i;
+		EXPECT_EQ(cpu.get("env.regs#3"), made[i].regs.rbx) << i;
+		EXPECT_EQ(cpu.get("env.gdt.base"), made[i].sregs.gdt.base) << i;
+		EXPECT_EQ(cpu.get("env.tsc"), 4'003'000'000u + (i == 3 ? 77 : 0)) << i;
+		EXPECT_EQ(apic.get("id"), apics[i]) << i;
+		EXPECT_EQ(apic.get("irr#3"), (0x01000000u >> 3) + apics[i] + (i == 3 ? 2 : 0)) << i << ": 0x61 was fired at APIC 4";
+		EXPECT_EQ(apic.get("log_dest"), 1u << apics[i]) << i;
+	}
+}
+
+TEST_F(Stream, F3AnotherVcpusIsNotTaken)
+{
+	Loop loop;
+	Directory dir;
+	Qemu qemu(loop, dir, "a", false, four);
+	ASSERT_TRUE(qemu.is(VmmState::running));
+	const std::vector<uint8_t> state = qemu.state();
+	const auto refused = [&](std::vector<uint32_t> ids, const std::function<void(KvmItems &)> &change = {}) {
+		QStream stream(state);
+		std::vector<KvmItems> vcpus;
+
+		for (const uint32_t id : ids)
+			vcpus.push_back(Made().vcpu(id));
+		if (change)
+			change(vcpus.back());
+		return error_of([&] { put_vcpus(stream, vcpus); });
+	};
+
+	EXPECT_EQ(refused({0, 1, 2, 4}), "");
+	EXPECT_TRUE(has(refused({0, 1, 2}), "unplugged"));
+	EXPECT_TRUE(has(refused({0, 1, 2, 4, 5}), "unplugged"));
+	EXPECT_TRUE(has(refused({0, 2, 1, 4}), "vCPU 1 has APIC 2"));
+	EXPECT_TRUE(has(refused({0, 1, 2, 3}), "vCPU 3 has APIC 3"));
+	EXPECT_TRUE(has(refused({0, 1, 2, 4}, [](KvmItems &i) { i.data["CPUID2"].clear(); }), "does not tell a vCPU's APIC"));
+	EXPECT_TRUE(has(refused({0, 1, 2, 4}, [](KvmItems &i) { i.data.erase("TSC_OFFSET"); i.errors["TSC_OFFSET"] = ENXIO; }), "does not give TSC_OFFSET"));
+
+	// Who a message is for
+	const auto sent = [&](uint64_t address, uint32_t data, const std::function<void(QStream &)> &change = {}) {
+		QStream stream(state);
+		std::vector<KvmItems> vcpus;
+		uint32_t got = 0;
+
+		for (const uint32_t id : apics)
+			vcpus.push_back(Made().vcpu(id));
+		put_vcpus(stream, vcpus);
+		if (change)
+			change(stream);
+		QStream after = stream;
+		put_message(after, address, data);
+		for (const uint32_t id : apics)
+			got |= after.get("apic", id).get("irr#2") != stream.get("apic", id).get("irr#2") ? 1u << id : 0;
+		return got;
+	};
+	const auto x2apic = [](QStream &stream) {
+		for (QSection *apic : stream.all("apic"))
+			apic->set("apicbase", apic->get("apicbase") | 0x400);
+	};
+	const auto off = [](QStream &stream) { stream.get("apic", 2).set("spurious_vec", 0xff); };
+	const auto clusters = [](QStream &stream) {
+		for (QSection *apic : stream.all("apic")) {
+			apic->set("dest_mode", 0);
+			apic->set("log_dest", (apic->instance / 4) << 4 | 1u << apic->instance % 4);
+		}
+	};
+	EXPECT_EQ(sent(0xfee02000, 0x45), 1u << 2);
+	EXPECT_EQ(sent(0xfee04000, 0x45), 1u << 4);
+	EXPECT_EQ(sent(0xfeeff000, 0x45), 0x17u) << "all";
+	EXPECT_EQ(sent(0xfee06004, 0x45), 1u << 1 | 1u << 2) << "by logical names";
+	EXPECT_EQ(sent(0xfee06004, 0x145), 1u << 1) << "one of them";
+	EXPECT_EQ(sent(0xfee11004, 0x45, clusters), 1u << 4);
+	EXPECT_EQ(sent(0xfee04000, 0x45, x2apic), 1u << 4);
+	EXPECT_EQ(sent(0xfee14004, 0x45, x2apic), 1u << 2 | 1u << 4);
+	EXPECT_EQ(sent(0xfee02000, 0x45, off), 0u) << "a CPU that is offline takes none";
+	EXPECT_EQ(sent(0xfeeff000, 0x45, off), 0x13u);
+	QStream stream(state);
+	EXPECT_TRUE(has(error_of([&] { put_message(stream, 0xfee03000, 0x45); }), "for no vCPU"));
+	EXPECT_TRUE(has(error_of([&] { put_message(stream, 0xfee00020, 0x45); }), "not known here")) << "beyond 255";
 }
 
 TEST_F(Stream, F2VirtioQueues)
