@@ -82,7 +82,7 @@ static int get_xsave(struct rdt_sb_ask *a)
 /*
  * Where guests may have MPX, KVM loads the guest's FPU registers to answer this. A kernel thread's are not saved when it
  * is scheduled out: the guest's would be lost. So there it is read where KVM reads it; an INIT that nobody has taken
- * yet shows in VCPU_EVENTS.
+ * yet shows in VCPU_EVENTS. A start-up IPI behind an INIT does not: -EAGAIN, for it would be lost.
  */
 static int get_mp_state(struct rdt_sb_ask *a)
 {
@@ -98,6 +98,8 @@ static int get_mp_state(struct rdt_sb_ask *a)
 	    vcpu->arch.pv.pv_unhalted)
 		state.mp_state = KVM_MP_STATE_RUNNABLE;
 	mutex_unlock(&vcpu->mutex);
+	if (state.mp_state == KVM_MP_STATE_INIT_RECEIVED)
+		return put_error(a, "MP_STATE", -EAGAIN);
 	return put_data(a, "MP_STATE", NULL, &state, sizeof(state));
 }
 

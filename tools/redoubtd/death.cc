@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// While QEMU lives: refreshes and the rings.
+// While QEMU lives: refreshes, and looks at the rings.
 
 #include "death.h"
 
@@ -18,9 +18,8 @@ namespace sb = redoubt::standby;
 
 namespace {
 
-// How often QEMU is asked which rings there are; when a refresh that came to nothing, or not to much, is tried again: each
-// time later, for it stops the VM.
-constexpr milliseconds look_every{1'000}, try_again{10'000};
+// How often QEMU is asked which rings there are
+constexpr milliseconds look_every{1'000};
 // Between looks at the rings: by how much they move.
 constexpr milliseconds sample_least{1}, sample_most{50};
 constexpr char not_taken[] = "its device state has not been taken yet";
@@ -42,13 +41,6 @@ const Kind *kind_of(const std::string &section)
 	const auto found = std::find_if(std::begin(kinds), std::end(kinds), [&name](const Kind &k) { return name == k.name; });
 
 	return found == std::end(kinds) ? nullptr : found;
-}
-
-std::string text_of(const Json &json, const char *key)
-{
-	const auto found = json.is_object() ? json.find(key) : json.end();
-
-	return json.is_object() && found != json.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
 } // namespace
@@ -102,101 +94,12 @@ void DeathWatch::end()
 	wanted_ = true;
 	why_ = not_taken;
 	queues_.clear();
+	messages_.clear();
 	maps_.clear();
 	state_.clear();
 	seen_.clear();
 	hold_ = nullptr;
 	ram_ = nullptr;
-}
-
-// ---- which rings there are ---------------------------------------------------------
-
-void DeathWatch::look()
-{
-	looking_ = true;
-	vmm_.qmp().command("query-cpus-fast", {}, [this](const QmpReply &reply) {
-		const size_t n = reply.ok && reply.value.is_array() ? reply.value.size() : 0;
-
-		looking_ = false;
-		if (!n || !hold_)
-			return;
-		if (n != hold_->vcpus()) {
-			armed_ = false;
-			why_ = "it has " + std::to_string(n) + " vCPUs, and had " + std::to_string(hold_->vcpus()) + " when it was taken hold of";
-			return say_once("if QEMU is killed the VM is lost: " + why_);
-		}
-		look_at_virtio();
-	});
-}
-
-void DeathWatch::look_at_virtio()
-{
-	looking_ = true;
-	vmm_.qmp().command("x-query-virtio", {}, [this](const QmpReply &reply) {
-		looking_ = false;
-		if (!reply.ok || !reply.value.is_array()) {
-			why_ = "QEMU does not tell of its virtio devices: " + reply.error;
-			return say_once("if QEMU is killed: " + why_);
-		}
-		looking_ = true;
-		look_at_virtio(reply.value, 0, std::make_shared<std::string>());
-	});
-}
-
-// One after the other. A driver that is loaded anew shows in the status, or in where its first ring is.
-void DeathWatch::look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print)
-{
-	if (at == devices.size()) {
-		looking_ = false;
-		return on_print(*print);
-	}
-	const std::string path = text_of(devices[at], "path");
-	vmm_.qmp().command("x-query-virtio-status", {{"path", path}}, [this, devices, at, print, path](const QmpReply &reply) {
-		if (!reply.ok || !reply.value.is_object()) {
-			looking_ = false;
-			return;
-		}
-		*print += path + " " + reply.value.value("status", Json()).dump() + reply.value.value("guest-features", Json()).dump() +
-			  (reply.value.value("vhost-started", false) ? " vhost" : "") + (reply.value.value("broken", false) ? " broken" : "");
-		vmm_.qmp().command("x-query-virtio-queue-status", {{"path", path}, {"queue", 0}}, [this, devices, at, print](const QmpReply &queue) {
-			// Half an answer would look like another driver: QEMU may just have been killed.
-			if (!queue.ok || !queue.value.is_object()) {
-				looking_ = false;
-				return;
-			}
-			for (const char *key : {"vring-desc", "vring-avail", "vring-used", "vring-num"})
-				*print += " " + queue.value.value(key, Json()).dump();
-			*print += "\n";
-			look_at_virtio(devices, at + 1, print);
-		});
-	});
-}
-
-// Two looks that are the same: a driver that is being loaded is through.
-void DeathWatch::on_print(const std::string &print)
-{
-	const auto now = Loop::Clock::now();
-	const bool settled = print == seen_, other = print != print_, old = now - refreshed_ > config_.refresh;
-
-	if (!settled)
-		wait_ = try_again;
-	seen_ = print;
-	if (print != print_ && armed_) {
-		armed_ = false;
-		why_ = "a driver in the guest has changed what QEMU does, and its device state is from before";
-	}
-	if (!hold_ || busy_ || !settled || !vmm_.qmp().is_ready() || vmm_.state() != VmmState::running || !(wanted_ || other || old || !armed_))
-		return;
-	if (tried_print_ == print && now - tried_ < wait_)
-		return;
-	if (print.find("VIRTIO_CONFIG_S_DRIVER_OK") == std::string::npos) {
-		why_ = "the guest has no virtio driver yet";
-		return;
-	}
-	if (tried_print_ == print)
-		wait_ = std::min<milliseconds>(wait_ * 2, config_.refresh);
-	tried_print_ = print;
-	refresh();
 }
 
 // ---- a refresh ---------------------------------------------------------------------
@@ -248,6 +151,7 @@ void DeathWatch::refresh_saved()
 	loop_.cancel(sampler_);
 	sampler_ = 0;
 	queues_.clear();
+	messages_.clear();
 	maps_.clear();
 	if (!ram_ || !hold_)
 		throw Error("something else is done with the VM");
@@ -284,6 +188,7 @@ void DeathWatch::add_queues(const std::string &section, const VirtioBlob &blob)
 		throw Error(section + ": has packed rings: packed=off");
 	if (!blob.msix_enabled())
 		throw Error(section + ": interrupts by a line, not by MSI-X, are not carried");
+	messages_.push_back({section, blob.msix_address(), {blob.msix_table().begin(), blob.msix_table().end()}});
 	for (unsigned i = 0; i < blob.queues().size(); i++) {
 		const VirtioBlob::Queue &q = blob.queues()[i];
 

@@ -52,6 +52,12 @@ private:
 		standby::Ring ring{};
 		std::unique_ptr<standby::RingWatch> watch;	// of a device that may complete out of order
 	};
+	// Of a device: interrupts that the guest moves to another CPU of its own change it, without a refresh.
+	struct Messages {
+		std::string section;
+		uint64_t address;	// guest-physical
+		std::vector<uint8_t> table;
+	};
 	struct Map;
 	// What a refresh has taken while the VM stood, to be looked at when it goes on
 	struct Taken;
@@ -60,6 +66,7 @@ private:
 	void look_at_virtio();
 	void look_at_virtio(Json devices, size_t at, std::shared_ptr<std::string> print);
 	void on_print(const std::string &print);
+	void look_at_messages(size_t at);
 	void refresh();
 	void refresh_stopped(const std::string &print);
 	void refresh_saved();
@@ -87,6 +94,7 @@ private:
 	std::vector<Mapping> mappings_;
 	std::vector<std::unique_ptr<Map>> maps_;
 	std::vector<Queue> queues_;
+	std::vector<Messages> messages_;
 
 	pid_t pid_ = 0;			// of the QEMU that is being refreshed
 	bool busy_ = false, looking_ = false, wanted_ = true, armed_ = false;

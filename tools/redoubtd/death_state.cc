@@ -23,6 +23,10 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 			continue;
 		VirtioBlob blob(section.raw("virtio"), section.name);
 
+		for (const Messages &m : messages_) {
+			if (m.section == section.name)
+				blob.set_msix_table(m.table);
+		}
 		for (Queue &q : queues_) {
 			if (q.section != section.name)
 				continue;

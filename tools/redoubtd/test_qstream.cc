@@ -429,6 +429,62 @@ TEST_F(Stream, F2VirtioQueues)
 	EXPECT_EQ(seen, 2u);
 }
 
+// Where a guest has its interrupt messages, asked of a QEMU that lives
+TEST_F(Stream, F2InterruptMessagesWhereTheGuestSeesThem)
+{
+	Loop loop;
+	Directory dir;
+	std::map<uint64_t, std::vector<uint8_t>> tables;	// by their addresses
+	std::vector<uint8_t> state;
+	{
+		Qemu qemu(loop, dir, "a", false);
+		ASSERT_TRUE(qemu.is(VmmState::running));
+		// Until the BIOS has set up PCI
+		for (unsigned tries = 0; tries < 100 && tables.size() < 2; tries++) {
+			std::string error = "resume";
+
+			run_until(loop, [] { return false; }, milliseconds(300));
+			tables.clear();
+			state = qemu.state();
+			QStream stream(state);
+			for (QSection &section : stream.sections()) {
+				if (!section.has("virtio"))
+					continue;
+				VirtioBlob blob(section.raw("virtio"), section.name);
+				std::vector<uint8_t> table(blob.msix_table().size());
+
+				for (size_t i = 0; i < table.size(); i++)
+					table[i] = i % 16 >= 12 ? i % 16 == 12 : static_cast<uint8_t>(i * 3 + tables.size());
+				blob.set_msix_table(table);
+				EXPECT_TRUE(has(error_of([&] { blob.set_msix_table(std::vector<uint8_t>(table.size() + 16)); }), "another number"));
+				if (error_of([&] { (void)blob.msix_address(); }).empty())
+					tables[blob.msix_address()] = table;
+			}
+			state = stream.bytes();
+			qemu.vmm.resume([&](const std::string &e) { error = e; });
+			ASSERT_TRUE(run_until(loop, [&] { return error != "resume"; }, patience));
+		}
+		ASSERT_EQ(tables.size(), 2u);
+	}
+	std::ifstream ram(dir / "a.ram", std::ios::binary);
+	write_file(dir / "b.ram", std::string(std::istreambuf_iterator<char>(ram), {}));
+	Qemu qemu(loop, dir, "b", true);
+	ASSERT_TRUE(qemu.is(VmmState::waiting));
+	ASSERT_EQ(qemu.load(state), "");
+	for (const auto &[address, table] : tables) {
+		const std::string command = "xp /" + std::to_string(table.size() / 4) + "wx " + std::to_string(address);
+		std::optional<std::string> text;
+
+		qemu.vmm.qmp().command("human-monitor-command", {{"command-line", command}}, [&](const QmpReply &reply) {
+			text = reply.ok && reply.value.is_string() ? reply.value.get<std::string>() : reply.error;
+		});
+		ASSERT_TRUE(run_until(loop, [&] { return text.has_value(); }, patience));
+		EXPECT_EQ(words_of(*text), table) << *text;
+	}
+	EXPECT_EQ(words_of("0000: 0x1 0x2\r\n0008: Cannot access memory\r\n").size(), 8u);
+	EXPECT_EQ(words_of("unknown command: 'xp'\r\n").size(), 0u);
+}
+
 TEST_F(Stream, F3WhatIsNotCarriedIsRefusedByName)
 {
 	const auto refused = [&](const std::function<void(KvmItems &)> &change) {

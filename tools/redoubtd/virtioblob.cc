@@ -5,7 +5,11 @@
 
 #include "virtioblob.h"
 
+#include <algorithm>
 #include <cstring>
+#include <sstream>
+
+#include "../lib/parse.h"
 
 namespace redoubt::agent {
 
@@ -186,6 +190,30 @@ bool VirtioBlob::msix_enabled() const
 	return msix_cap_ && (little(config_at_ + msix_cap_ + 2, 2) >> 15);
 }
 
+uint64_t VirtioBlob::msix_address() const
+{
+	constexpr size_t command = 0x04, first_bar = 0x10;
+	const uint32_t where = msix_cap_ ? little(config_at_ + msix_cap_ + 4, 4) : 7, bar = where & 7;
+
+	if (bar > 5 || !(little(config_at_ + command, 2) >> 1 & 1))
+		throw Error(device_ + ": its interrupt messages are nowhere in the guest's memory");
+	const size_t at = config_at_ + first_bar + 4 * size_t{bar};
+	uint64_t base = little(at, 4);
+	const uint64_t kind = base & 7;
+	if ((kind & 1) || (kind == 4 && bar == 5))
+		throw Error(device_ + ": its interrupt messages are in no memory BAR");
+	if (kind == 4)
+		base |= uint64_t{little(at + 4, 4)} << 32;
+	return (base & ~0xfull) + (where & ~7u);
+}
+
+void VirtioBlob::set_msix_table(std::span<const uint8_t> table)
+{
+	if (table.size() != msix_table().size())
+		throw Error(device_ + ": has another number of interrupt messages");
+	std::ranges::copy(table, blob_.begin() + static_cast<ptrdiff_t>(table_at_));
+}
+
 void VirtioBlob::set_last_avail(unsigned queue, uint16_t index)
 {
 	const size_t at = queues_.at(queue).last_avail_at;
@@ -208,6 +236,26 @@ std::optional<VirtioBlob::Message> VirtioBlob::interrupt(unsigned queue)
 		return std::nullopt;
 	}
 	return Message{little(entry, 4) | uint64_t{little(entry + 4, 4)} << 32, little(entry + 8, 4)};
+}
+
+std::vector<uint8_t> words_of(const std::string &text)
+{
+	std::vector<uint8_t> out;
+	std::istringstream lines(text);
+
+	for (std::string line; std::getline(lines, line);) {
+		std::istringstream words(line.substr(std::min(line.size(), line.find(':') + 1)));
+
+		for (std::string word; words >> word;) {
+			const auto value = client::parse_number(word);
+
+			if (!value || *value >> 32)
+				return out;
+			for (int shift = 0; shift < 32; shift += 8)
+				out.push_back(static_cast<uint8_t>(*value >> shift));
+		}
+	}
+	return out;
 }
 
 } // namespace redoubt::agent

@@ -41,6 +41,11 @@ public:
 	bool packed() const { return features_ >> 34 & 1; }
 	// Interrupts by messages, and not by a line
 	bool msix_enabled() const;
+	// The table of messages, as the guest has written it, and where the guest sees it. It is written anew whenever the guest moves an
+	// interrupt to another of its CPUs.
+	std::span<const uint8_t> msix_table() const { return std::span(blob_).subspan(table_at_, vectors_ * size_t{16}); }
+	uint64_t msix_address() const;		// throws: nowhere
+	void set_msix_table(std::span<const uint8_t> table);	// throws: another size
 
 	void set_last_avail(unsigned queue, uint16_t index);
 	// The queue's message, if it is enabled and not masked. If it is masked: its pending bit is set.
@@ -58,5 +63,8 @@ private:
 	size_t config_at_ = 0, msix_cap_ = 0, table_at_ = 0, pending_at_ = 0;
 	uint32_t vectors_ = 0;
 };
+
+// The monitor's "xp": "00000000fe000000: 0xfee01000 0x00000000...", in the guest's byte order. What is none ends it.
+std::vector<uint8_t> words_of(const std::string &text);
 
 } // namespace redoubt::agent
