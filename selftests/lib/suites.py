@@ -197,9 +197,13 @@ def standby_suite(name, hosts, test, args="", long=ALL, **more):
                  files=((f"build/standby-tests/test_{test}", LIB),), needs=(("-C", "selftests/standby"),), **more)
 
 
-def killed_linux(name, hosts, long, kills, seconds):
-    return Suite(f"standby/{name}", f"{LIB}/killed-linux {kills}", hosts, long, module="free", boot=f"standby-{name}", seconds=seconds,
-                 lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",),),
+# Of a guest with several CPUs: a disk with a queue for each, and a thread of its own
+SMP = '--vm "--smp 2 --iothread"'
+
+
+def killed_linux(name, hosts, long, args, seconds, before="", lab=("--smp", "1", "--nvme", "1", "--mem", "2048")):
+    return Suite(f"standby/{name}", f"{before}{LIB}/killed-linux {args}", hosts, long, module="free", boot=f"standby-{name}", seconds=seconds,
+                 lab=lab, needs=(("tools",),),
                  files=(*((f"selftests/standby/{f}", LIB) for f in ("killed-linux", "vm", "vm-event", "tap-up")),
                         ("selftests/guest/guest-tap", LIB), ("selftests/guest/load-lib", LIB),
                         ("selftests/standby/guest/guest.start", "/guest/overlay/etc")))
@@ -270,8 +274,10 @@ def suites():
               lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
               files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB))),
         # A Linux guest's QEMU is killed, again and again
-        killed_linux("killed-linux", NPT, (), 2, 150),
+        killed_linux("killed-linux", NPT[:1], (), "2", 150),
+        killed_linux("killed-linux-smp", NPT[1:], (), f"{SMP} 2", 180),
         killed_linux("killed-linux-often", (), NPT, "25 3", 1500),
+        killed_linux("killed-linux-smp-often", (), NPT, f"{SMP} 16 3", 1500),
         # Likewise, in bounded mode: a guest that dirties memory as fast as it can
         budget_suite("budget", NPT[1:], NPT),
         budget_suite("budget-netlink", (), NPT[:1], "netlink"),

@@ -76,12 +76,9 @@ void DeathWatch::rehearse()
 	QStream made = taken_->stream;
 
 	put_kvm(made, taken_->answers);
-	differs_.clear();
-	for (size_t i = 0; i < made.sections().size(); i++) {
-		const auto names = taken_->stream.sections()[i].differences(made.sections()[i]);
-
-		differs_.insert(differs_.end(), names.begin(), names.end());
-	}
+	differs_ = taken_->stream.differences(made);
+	if (const std::string field = contradiction(differs_); !field.empty())
+		throw Error("KVM and QEMU do not say the same of " + field);
 }
 
 } // namespace redoubt::agent

@@ -229,8 +229,9 @@ void put_events(QSection &cpu, const kvm_vcpu_events &e)
 	const bool pending = (e.flags & KVM_VCPUEVENT_VALID_PAYLOAD) && e.exception.pending, exception = pending || e.exception.injected;
 
 	cpu.set("env.exception_nr", exception ? e.exception.nr : 0xffffffff);
-	cpu.set("env.has_error_code", exception && e.exception.has_error_code);
-	put_optional(cpu, "cpu/error_code", "env.error_code", 4, exception && e.exception.has_error_code ? e.exception.error_code : 0, 0);
+	// Of the last one, if there is none
+	cpu.set("env.has_error_code", e.exception.has_error_code);
+	put_optional(cpu, "cpu/error_code", "env.error_code", 4, e.exception.error_code, 0);
 	if (pending && e.exception_has_payload && e.exception.nr == 1)
 		cpu.set(element("env.dr", 6), e.exception_payload);
 	if (pending && e.exception_has_payload && e.exception.nr == 14)
@@ -404,6 +405,13 @@ void put_vcpu(QStream &stream, size_t rank, const KvmItems &items)
 	cpu.set("env.mp_state", mp.mp_state);
 	common.set("halted", mp.mp_state == KVM_MP_STATE_HALTED);
 	put_apic(apic, items.get<kvm_lapic_state>("LAPIC"), sregs.apic_base >> 10 & 1);
+}
+
+std::string contradiction(const std::vector<std::string> &differences)
+{
+	const auto found = std::ranges::find_if(differences, [](const std::string &d) { return d.starts_with("cpu") && !d.ends_with(" env.tsc"); });
+
+	return found == differences.end() ? "" : *found;
 }
 
 void put_vcpus(QStream &stream, const std::vector<KvmItems> &vcpus)

@@ -43,6 +43,9 @@ void put_apic(QSection &apic, const kvm_lapic_state &lapic, bool x2apic);
 void put_vcpu(QStream &stream, size_t rank, const KvmItems &items);
 // All of them, in that order. Each was asked at a moment of its own: their TSCs are told for one.
 void put_vcpus(QStream &stream, const std::vector<KvmItems> &vcpus);
+// Of QStream::differences() between what QEMU and what KVM have said of a VM that stands: the first that must not be; empty: none. vCPUs stand,
+// but for their TSCs; clocks, timers and so interrupt controllers may go on.
+std::string contradiction(const std::vector<std::string> &differences);
 // PICs, IOAPIC, PIT and the clock.
 void put_machine(QStream &stream, const KvmItems &items);
 // An edge at the local APICs, as a device's message would be. Throws: what it means cannot be told.

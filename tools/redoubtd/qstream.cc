@@ -386,6 +386,18 @@ std::vector<QSection *> QStream::all(const std::string &name)
 	return out;
 }
 
+std::vector<std::string> QStream::differences(const QStream &other) const
+{
+	std::vector<std::string> out;
+
+	for (size_t i = 0; i < sections_.size(); i++) {
+		const auto names = sections_[i].differences(other.sections_.at(i));
+
+		out.insert(out.end(), names.begin(), names.end());
+	}
+	return out;
+}
+
 std::vector<uint8_t> QStream::bytes() const
 {
 	std::vector<uint8_t> out = head_;

@@ -74,6 +74,8 @@ public:
 	QSection &get(const std::string &name, uint32_t instance = 0);	// throws
 	std::vector<QSection *> all(const std::string &name);	// by instance
 	std::vector<QSection> &sections() { return sections_; }
+	// Those of all sections. @other has the same ones.
+	std::vector<std::string> differences(const QStream &other) const;
 	// With what was changed. The JSON is as it was: QEMU reads over it.
 	std::vector<uint8_t> bytes() const;
 

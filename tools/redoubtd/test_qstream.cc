@@ -308,6 +308,14 @@ TEST_F(Stream, F2EachVcpuHasItsOwn)
 		vcpus.push_back(made[i].vcpu(apics[i]));
 	}
 	put_vcpus(stream, vcpus);
+	EXPECT_NE(contradiction(QStream(before).differences(stream)), "");
+	QStream later = stream;
+	later.get("cpu", 2).set("env.tsc", 7);
+	later.get("apic", 4).set("irr#3", 7);
+	EXPECT_EQ(stream.differences(later), (std::vector<std::string>{"cpu#2 env.tsc", "apic#4 irr#3"}));
+	EXPECT_EQ(contradiction(stream.differences(later)), "") << "time goes on";
+	later.get("cpu_common", 3).set("halted", 1);
+	EXPECT_EQ(contradiction(stream.differences(later)), "cpu_common#3 halted");
 	put_message(stream, 0xfee04000, 0x4061);
 	std::ifstream ram(dir / "a.ram", std::ios::binary);
 	write_file(dir / "b.ram", std::string(std::istreambuf_iterator<char>(ram), {}));
