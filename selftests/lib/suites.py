@@ -197,8 +197,8 @@ def standby_suite(name, hosts, test, args="", long=ALL, **more):
                  files=((f"build/standby-tests/test_{test}", LIB),), needs=(("-C", "selftests/standby"),), **more)
 
 
-# Of a guest with several CPUs: a disk with a queue for each, and a thread of its own
-SMP = '--vm "--smp 2 --iothread"'
+# Of a guest with several CPUs: a disk with a queue for each and a thread of its own, a network card with two pairs
+SMP = '--vm "--smp 2 --iothread --pairs 2"'
 
 
 def killed_linux(name, hosts, long, args, seconds, before="", lab=("--smp", "1", "--nvme", "1", "--mem", "2048")):

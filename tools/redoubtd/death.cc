@@ -31,7 +31,7 @@ struct Kind {
 	size_t max_queues;	// that are set up
 };
 constexpr Kind kinds[] = {
-	{"virtio-blk", false, 1024}, {"virtio-net", true, 3}, {"virtio-console", true, 64}, {"virtio-serial", true, 64}, {"virtio-rng", true, 1},
+	{"virtio-blk", false, 1024}, {"virtio-net", true, 1024}, {"virtio-console", true, 64}, {"virtio-serial", true, 64}, {"virtio-rng", true, 1},
 };
 
 const Kind *kind_of(const std::string &section)
@@ -195,7 +195,7 @@ void DeathWatch::add_queues(const std::string &section, const VirtioBlob &blob)
 		if (!q.desc)
 			continue;
 		if (++set_up > kind->max_queues)
-			throw Error(section + ": more than one queue (or pair of queues) has not been tried yet");
+			throw Error(section + ": more queues than have been tried");
 		if (q.num & (q.num - 1) || q.num > sb::max_ring)
 			throw Error(section + ": a ring of " + std::to_string(q.num) + " entries");
 		Queue queue{.section = section, .index = i, .ring = {}, .watch = nullptr};

@@ -12,6 +12,7 @@
 
 #include "qmp.h"
 #include "testing.h"
+#include "vmm.h"
 
 namespace redoubt::agent {
 
@@ -242,6 +243,31 @@ TEST_F(QmpTest, F2_an_answer_of_another_form_is_an_error)
 	});
 	EXPECT_TRUE(run_until(loop, [&] { return !error.empty(); }));
 	EXPECT_TRUE(has(error, "query-status: an answer of an unknown form")) << error;
+}
+
+// The long answer of a slow QEMU: not yet is not "it does not know".
+TEST_F(QmpTest, F2_a_QEMU_that_is_slow_is_not_an_old_one)
+{
+	const Json schema = {{{"name", "migrate-incoming"}, {"arg-type", "1"}}, {{"name", "1"}, {"members", {{{"name", "exit-on-error"}}}}}};
+	unsigned asked = 0;
+	Qmp::patience = milliseconds(30);
+	Server slow(loop, dir / "qmp", greeting, [&](const Json &line) {
+		const std::string command = line["execute"];
+
+		if (command == "query-qmp-schema")
+			return asked++ ? good(line, schema) : "";
+		if (command == "query-status")
+			return good(line, {{"status", "running"}, {"running", true}});
+		return good(line);
+	});
+	Vmm vmm(loop, "slow", dir / "qmp", {[] {}, [] {}});
+	vmm.start();
+	EXPECT_TRUE(run_until(loop, [&] { return asked == 1; }));
+	run_until(loop, [] { return false; }, milliseconds(100));
+	EXPECT_EQ(vmm.state(), VmmState::gone) << "nothing is known of it yet";
+	EXPECT_TRUE(run_until(loop, [&] { return vmm.state() == VmmState::running; }));
+	EXPECT_EQ(vmm.refuses(), "");
+	EXPECT_EQ(asked, 2u);
 }
 
 TEST_F(QmpTest, F2_nobody_listens)

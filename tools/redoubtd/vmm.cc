@@ -161,14 +161,16 @@ void Vmm::on_ready()
 }
 
 // exit-on-error is there since QEMU 9.1. Without it every device state would be refused, and
-// that must not be found out when the primary has let go.
+// that must not be found out when the primary has let go. The answer is long: of a slow QEMU it must not be taken for one.
 void Vmm::ask_schema(std::function<void()> then)
 {
 	qmp_.command("query-qmp-schema", {}, [this, then](const QmpReply &reply) {
-		refuses_ = reply.ok && knows_argument(reply.value, "migrate-incoming", "exit-on-error") ?
+		if (!reply.ok)
+			return qmp_.close(reply.error);
+		refuses_ = knows_argument(reply.value, "migrate-incoming", "exit-on-error") ?
 				   "" : "this QEMU does not know migrate-incoming's exit-on-error (it is older than 9.1)";
 		then();
-	});
+	}, 6 * Qmp::patience);
 }
 
 bool Vmm::refresh(std::function<void()> then)
