@@ -278,6 +278,8 @@ def suites():
         killed_linux("killed-linux-smp", NPT[1:], (), f"{SMP} 2", 180),
         killed_linux("killed-linux-often", (), NPT, "25 3", 1500),
         killed_linux("killed-linux-smp-often", (), NPT, f"{SMP} 16 3", 1500),
+        # Bochs: lab.md says what it does wrong with ADX. No NVMe there; an hour on a busy machine
+        killed_linux("killed-linux-ept", (), EPT[:1], '--slow 6 --vm "--cpu host" 1', 300, before="OPENSSL_ia32cap=:~0x80000 ", lab=()),
         # Likewise, in bounded mode: a guest that dirties memory as fast as it can
         budget_suite("budget", NPT[1:], NPT),
         budget_suite("budget-netlink", (), NPT[:1], "netlink"),
@@ -313,6 +315,8 @@ def here():
     standby += [standby_hosts("netlink-two", ("6.12", "6.1"), "thread-test", "--netlink", args=("4",), seconds=600)]
     standby += [HereSuite("standby/postgres", ("selftests/standby/often", "--again"), 4800, arch="npt", kernel="6.12", **database)]
     standby += [standby_hosts("killed-two", (a, b), "killed-test", args=("10",), seconds=900) for a, b in (BOTH, BOTH[::-1])]
+    standby += [standby_hosts("killed-two-smp", (a, b), "killed-test", "--", args=("8", "4711", "--smp", "2", "--iothread"), seconds=900)
+                for a in BOTH for b in BOTH]
     standby += [standby_hosts("power", ("6.12", "6.12"), "power-test", "--postgres", "--primary", "b", seconds=300, **database),
                 standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
     # A vCPU in the guest on another CPU, one that waits for its turn on the only one, one with an I/O under way, a QEMU's
