@@ -10,9 +10,12 @@
 
 #include <linux/crc32.h>
 #include <linux/ftrace.h>
+#include <linux/hash.h>
 #include <linux/io.h>
+#include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/pgtable.h>
+#include <linux/preempt.h>
 #include <linux/slab.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
@@ -26,13 +29,15 @@
 
 static_assert(sizeof(struct rdt_crash_root) <= RDT_CRASH_ROOT_BYTES && RDT_CRASH_ROOT_BYTES == PAGE_SIZE);
 static_assert(offsetof(struct rdt_crash_root, vms) == RDT_CRASH_ROOT_HEAD);
-static_assert(sizeof(struct rdt_crash_vm) == 88 && sizeof(struct rdt_crash_cpu) == 128);
+static_assert(sizeof(struct rdt_crash_vm) == 96 && sizeof(struct rdt_crash_cpu) == 128);
+static_assert(RDT_CRASH_PREEMPT == PREEMPT_MASK && RDT_CRASH_SOFTIRQ == SOFTIRQ_MASK && RDT_CRASH_HARDIRQ == HARDIRQ_MASK);
 static_assert(sizeof(UTS_RELEASE) <= sizeof_field(struct rdt_crash_root, release));
 
 static struct rdt_crash_root *root;
 static struct rdt_crash_cpu **areas;		/* by CPU; not freed while the tracer is registered */
 static u64 *area_addresses;
-static bool traced;
+static struct rdt_crash_work *works;		/* not freed while its tracer is registered */
+static bool traced, work_traced;
 
 /* Which of root->vms are taken. Innermost. */
 static DEFINE_SPINLOCK(slots_lock);
@@ -99,16 +104,46 @@ static struct rdt_sb_note *copy_note(u64 from, u32 bytes)
 	return note;
 }
 
+/* The agent's memory: pinned, so that it is where the record says until the record is another. */
+struct rdt_sb_live {
+	u32 nr;
+	struct page *pages[];
+};
+
+static void free_live(struct rdt_sb_live *live)
+{
+	if (!live)
+		return;
+	unpin_user_pages(live->pages, live->nr);
+	kvfree(live);
+}
+
+static struct rdt_sb_live *pin_live(u64 from, u32 bytes)
+{
+	const u32 nr = bytes >> PAGE_SHIFT;
+	struct rdt_sb_live *live = kvzalloc(struct_size(live, pages, nr), GFP_KERNEL_ACCOUNT);
+	int got;
+
+	if (!live)
+		return ERR_PTR(-ENOMEM);
+	got = pin_user_pages_fast(from, nr, FOLL_WRITE | FOLL_LONGTERM, live->pages);
+	live->nr = got < 0 ? 0 : got;
+	if (live->nr == nr)
+		return live;
+	free_live(live);
+	return ERR_PTR(got < 0 ? got : -EFAULT);
+}
+
 /*
  * A record of its own, whole, that nothing names yet. It is read after a panic, so its memory is all contiguous: @bytes are
  * some 60 KiB at most.
  */
 static struct rdt_crash_vm *make_record(const struct rdt_sb_vm *vm, const struct rdt_crash_range *ranges, u32 nr,
-					const struct rdt_sb_note *note)
+					const struct rdt_sb_note *note, const struct rdt_sb_live *live)
 {
-	const u32 nr_pages = note ? note->nr : 0;
+	const u32 nr_pages = note ? note->nr : 0, nr_live = live ? live->nr : 0;
 	const size_t bytes = sizeof(struct rdt_crash_vm) + vm->nr_vcpus * sizeof(u64) + nr * sizeof(*ranges) +
-			     nr_pages * sizeof(u64);
+			     (nr_pages + nr_live) * sizeof(u64);
 	struct rdt_crash_vm *rec = kzalloc(bytes, GFP_KERNEL);
 	u64 *at;
 	u32 i;
@@ -127,6 +162,7 @@ static struct rdt_crash_vm *make_record(const struct rdt_sb_vm *vm, const struct
 		.nr_ranges = nr,
 		.note_bytes = note ? note->bytes : 0,
 		.note_crc = note ? note->crc : 0,
+		.live_bytes = nr_live << PAGE_SHIFT,
 	};
 	memcpy(rec->uuid, vm->uuid, sizeof(rec->uuid));
 	at = (u64 *)(rec + 1);
@@ -136,15 +172,18 @@ static struct rdt_crash_vm *make_record(const struct rdt_sb_vm *vm, const struct
 	at += nr * sizeof(*ranges) / sizeof(u64);
 	for (i = 0; i < nr_pages; i++)
 		*at++ = page_to_phys(note->pages[i]);
+	for (i = 0; i < nr_live; i++)
+		*at++ = page_to_phys(live->pages[i]);
 	rec->crc = crc(rec, bytes);
 	return rec;
 }
 
 /* The root names @rec from here on, or nothing; what it named before is freed. vm->lock is held, or nobody else has the VM. */
-static void publish(struct rdt_sb_vm *vm, struct rdt_crash_vm *rec, struct rdt_sb_note *note)
+static void publish(struct rdt_sb_vm *vm, struct rdt_crash_vm *rec, struct rdt_sb_note *note, struct rdt_sb_live *live)
 {
 	struct rdt_crash_vm *const old = vm->crash.record;
 	struct rdt_sb_note *const old_note = vm->crash.note;
+	struct rdt_sb_live *const old_live = vm->crash.live;
 
 	/*
 	 * The record is written before the word that names it; the word before anything that frees the old one writes there.
@@ -155,9 +194,11 @@ static void publish(struct rdt_sb_vm *vm, struct rdt_crash_vm *rec, struct rdt_s
 	smp_mb();
 	vm->crash.record = rec;
 	vm->crash.note = note;
+	vm->crash.live = live;
 	vm->crash.change++;
 	kfree(old);
 	free_note(old_note);
+	free_live(old_live);
 }
 
 static int take_slot(struct rdt_sb_vm *vm)
@@ -205,9 +246,9 @@ int rdt_sb_crash_add(struct rdt_sb_vm *vm)
 	ranges = kvcalloc(RDT_CRASH_MAX_RANGES, sizeof(*ranges), GFP_KERNEL);
 	nr = ranges ? ranges_of_slots(vm, ranges) : -ENOMEM;
 	if (nr >= 0)
-		rec = make_record(vm, ranges, nr, NULL);
+		rec = make_record(vm, ranges, nr, NULL, NULL);
 	if (rec)
-		publish(vm, rec, NULL);
+		publish(vm, rec, NULL, NULL);
 	kvfree(ranges);
 	return rec ? 0 : -ENOMEM;
 }
@@ -216,7 +257,7 @@ void rdt_sb_crash_remove(struct rdt_sb_vm *vm)
 {
 	if (vm->crash.slot < 0)
 		return;
-	publish(vm, NULL, NULL);
+	publish(vm, NULL, NULL, NULL);
 	spin_lock(&slots_lock);
 	__clear_bit(vm->crash.slot, slots);
 	spin_unlock(&slots_lock);
@@ -245,8 +286,8 @@ static int refuse(int err, const char *why)
 	return err;
 }
 
-/* vm->lock held. @nr 0: the VM's slots. Takes @note, if it succeeds. */
-static int replace(struct rdt_sb_vm *vm, struct rdt_crash_range *ranges, int nr, struct rdt_sb_note *note)
+/* vm->lock held. @nr 0: the VM's slots. Takes @note and @live, if it succeeds. */
+static int replace(struct rdt_sb_vm *vm, struct rdt_crash_range *ranges, int nr, struct rdt_sb_note *note, struct rdt_sb_live *live)
 {
 	struct rdt_crash_vm *rec;
 
@@ -257,21 +298,24 @@ static int replace(struct rdt_sb_vm *vm, struct rdt_crash_range *ranges, int nr,
 		nr = ranges_of_slots(vm, ranges);
 	if (nr < 0)
 		return nr;
-	rec = make_record(vm, ranges, nr, note);
+	rec = make_record(vm, ranges, nr, note, live);
 	if (!rec)
 		return -ENOMEM;
-	publish(vm, rec, note);
+	publish(vm, rec, note, live);
 	return 0;
 }
 
 int rdt_sb_crash_set(struct rdt_sb_vm *vm, const struct rdt_sb_crash *arg)
 {
 	struct rdt_sb_note *note = NULL;
+	struct rdt_sb_live *live = NULL;
 	struct rdt_crash_range *ranges;
 	int ret;
 
 	if (arg->flags || arg->nr_ranges > RDT_CRASH_MAX_RANGES || arg->note_bytes > RDT_CRASH_MAX_NOTE)
 		return refuse(-EINVAL, "flags, nr_ranges or note_bytes");
+	if (arg->live_bytes > RDT_CRASH_MAX_LIVE || !PAGE_ALIGNED(arg->live_bytes) || !PAGE_ALIGNED(arg->live))
+		return refuse(-EINVAL, "live or live_bytes: not whole pages, or too many");
 	ranges = kvcalloc(RDT_CRASH_MAX_RANGES, sizeof(*ranges), GFP_KERNEL);
 	if (!ranges)
 		return -ENOMEM;
@@ -287,11 +331,21 @@ int rdt_sb_crash_set(struct rdt_sb_vm *vm, const struct rdt_sb_crash *arg)
 			goto out;
 		}
 	}
+	if (arg->live_bytes) {
+		live = pin_live(arg->live, arg->live_bytes);
+		if (IS_ERR(live)) {
+			free_note(note);
+			ret = PTR_ERR(live);
+			goto out;
+		}
+	}
 	mutex_lock(&vm->lock);
-	ret = replace(vm, ranges, ret, note);
+	ret = replace(vm, ranges, ret, note, live);
 	mutex_unlock(&vm->lock);
-	if (ret)
+	if (ret) {
 		free_note(note);
+		free_live(live);
+	}
 out:
 	kvfree(ranges);
 	return ret;
@@ -318,6 +372,7 @@ static void notrace at_crash(unsigned long ip, unsigned long parent, struct ftra
 	/* As KVM's get_kvmclock_base_ns(); these clocks may be asked in an NMI. */
 	area->clock = ktime_get_raw_fast_ns() + ktime_get_boot_fast_ns() - area->monotonic;
 	area->online = num_online_cpus();
+	area->context = preempt_count() & (PREEMPT_MASK | SOFTIRQ_MASK | HARDIRQ_MASK);
 	area->flags = test_thread_flag(TIF_NEED_FPU_LOAD) ? RDT_CRASH_FPU_IN_MEMORY : 0;
 	area->fpstate = (uintptr_t)READ_ONCE(current->thread.fpu.fpstate);
 	area->xcr0 = xcr0();
@@ -336,6 +391,34 @@ static void notrace at_crash(unsigned long ip, unsigned long parent, struct ftra
 
 /* Not to be turned off by kernel.ftrace_enabled; where that is off already we hear of it. */
 static struct ftrace_ops crash_ops = { .func = at_crash, .flags = FTRACE_OPS_FL_PERMANENT };
+
+/*
+ * xfer_to_guest_mode_handle_work(), which KVM calls between two exits when the thread's turn is over: what KVM did for the exit is
+ * done. No lock: two vCPUs in one place lose one of them, and a pair of two halves is none.
+ */
+static void notrace at_work(unsigned long ip, unsigned long parent, struct ftrace_ops *ops, struct ftrace_regs *regs)
+{
+	const struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
+	struct rdt_crash_work *work;
+
+	if (!vcpu)
+		return;
+	work = &works[hash_ptr(vcpu, ilog2(RDT_CRASH_WORKS))];
+	WRITE_ONCE(work->vcpu, (uintptr_t)vcpu);
+	WRITE_ONCE(work->check, (uintptr_t)vcpu * RDT_CRASH_WORK_FACTOR ^ vcpu->stat.exits);
+}
+
+static struct ftrace_ops work_ops = { .func = at_work, .flags = FTRACE_OPS_FL_PERMANENT };
+
+static int trace(struct ftrace_ops *ops, const char *function)
+{
+	char name[40];
+	int err;
+
+	strscpy(name, function, sizeof(name));
+	err = ftrace_set_filter(ops, name, strlen(name), 1);
+	return err ? err : register_ftrace_function(ops);
+}
 
 static size_t area_bytes(void)
 {
@@ -376,12 +459,12 @@ static int alloc_areas(size_t bytes)
 
 int rdt_sb_crash_init(void)
 {
-	static char name[] = "crash_save_cpu";
 	const size_t bytes = area_bytes();
 	int err = alloc_areas(bytes);
 
 	root = (void *)get_zeroed_page(GFP_KERNEL);
-	if (err || !root) {
+	works = kcalloc(RDT_CRASH_WORKS, sizeof(*works), GFP_KERNEL);
+	if (err || !root || !works) {
 		rdt_sb_crash_exit();
 		return -ENOMEM;
 	}
@@ -392,16 +475,19 @@ int rdt_sb_crash_init(void)
 	root->nr_cpus = nr_cpu_ids;
 	root->cpus = virt_to_phys(area_addresses);
 	root->cpu_bytes = bytes;
+	root->works = virt_to_phys(works);
 	strscpy(root->release, UTS_RELEASE, sizeof(root->release));
 	root->crc = crc(root, RDT_CRASH_ROOT_HEAD);
 
-	err = ftrace_set_filter(&crash_ops, name, sizeof(name) - 1, 1);
-	if (!err)
-		err = register_ftrace_function(&crash_ops);
+	err = trace(&crash_ops, "crash_save_cpu");
 	traced = !err;
 	/* Without it a vCPU that runs at the panic has lost its FPU registers; the crash kernel finds no area, and says so. */
 	if (err)
 		pr_notice("crash_save_cpu() cannot be traced (%d): no FPU registers of a vCPU that runs at a panic\n", err);
+	err = trace(&work_ops, "xfer_to_guest_mode_handle_work");
+	work_traced = !err;
+	if (err)
+		pr_notice("xfer_to_guest_mode_handle_work() cannot be traced (%d): more vCPUs are lost at a panic\n", err);
 	return 0;
 }
 
@@ -409,12 +495,16 @@ void rdt_sb_crash_exit(void)
 {
 	if (traced)
 		unregister_ftrace_function(&crash_ops);
+	if (work_traced)
+		unregister_ftrace_function(&work_ops);
 	ftrace_free_filter(&crash_ops);
+	ftrace_free_filter(&work_ops);
 	if (root) {
 		/* A crash kernel that was told this address finds nothing here. */
 		memzero_explicit(root, PAGE_SIZE);
 		free_page((unsigned long)root);
 	}
 	root = NULL;
+	kfree(works);
 	free_areas();
 }

@@ -46,6 +46,7 @@ struct rdt_sb_mm {
 
 struct rdt_crash_vm;
 struct rdt_sb_note;
+struct rdt_sb_live;
 
 /* A registered VM. What is held stays from rdt_sb_vm_register() to rdt_sb_vm_end(), and is used under @lock. */
 struct rdt_sb_vm {
@@ -66,6 +67,7 @@ struct rdt_sb_vm {
 		u64 change;
 		struct rdt_crash_vm *record;
 		struct rdt_sb_note *note;
+		struct rdt_sb_live *live;
 	} crash;
 	struct list_head streams;
 	unsigned int nr_streams;

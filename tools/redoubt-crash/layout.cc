@@ -22,13 +22,13 @@ const char *const fields[] = {
 	"vcpu_svm.tsc_aux", "vcpu_svm.spec_ctrl", "vcpu_svm.virt_spec_ctrl", "vcpu_svm.nmi_singlestep",
 	"vcpu_svm.nmi_singlestep_guest_rflags", "?vcpu_svm.nmi_masked",
 	"vcpu_svm.vcpu.kvm", "vcpu_svm.vcpu.vcpu_id", "vcpu_svm.vcpu.mode", "vcpu_svm.vcpu.requests", "vcpu_svm.vcpu.arch.guest_supported_xcr0", "vcpu_svm.vcpu.guest_debug",
-	"vcpu_svm.vcpu.mutex.owner", "vcpu_svm.vcpu.mmio_needed",
+	"vcpu_svm.vcpu.mutex.owner", "vcpu_svm.vcpu.mmio_needed", "vcpu_svm.vcpu.stat.exits",
 	"vcpu_svm.vcpu.arch.regs", "vcpu_svm.vcpu.arch.cr0", "vcpu_svm.vcpu.arch.cr2", "vcpu_svm.vcpu.arch.cr3",
 	"vcpu_svm.vcpu.arch.cr4", "vcpu_svm.vcpu.arch.cr8", "vcpu_svm.vcpu.arch.pkru", "vcpu_svm.vcpu.arch.hflags",
 	"vcpu_svm.vcpu.arch.efer", "vcpu_svm.vcpu.arch.apic_base", "vcpu_svm.vcpu.arch.apic", "vcpu_svm.vcpu.arch.mp_state",
 	"vcpu_svm.vcpu.arch.at_instruction_boundary", "vcpu_svm.vcpu.arch.handling_intr_from_guest",
 	"vcpu_svm.vcpu.arch.guest_state_protected", "vcpu_svm.vcpu.arch.complete_userspace_io",
-	"vcpu_svm.vcpu.arch.pv.pv_unhalted",
+	"vcpu_svm.vcpu.arch.pv.pv_unhalted", "vcpu_svm.vcpu.arch.apic_attention", "vcpu_svm.vcpu.arch.pv_eoi.data.hva",
 	"vcpu_svm.vcpu.arch.guest_fpu.fpstate", "vcpu_svm.vcpu.arch.guest_fpu.uabi_size",
 	"vcpu_svm.vcpu.arch.xcr0", "vcpu_svm.vcpu.arch.ia32_xss",
 	"vcpu_svm.vcpu.arch.exception.pending", "vcpu_svm.vcpu.arch.exception.injected",
@@ -48,7 +48,7 @@ const char *const fields[] = {
 	"kvm_lapic.lapic_timer.period", "kvm_lapic.lapic_timer.target_expiration", "kvm_lapic.divide_count",
 	"kvm_lapic", "kvm_lapic.regs", "kvm_lapic.lapic_timer.timer.state", "kvm_lapic.lapic_timer.pending",
 	"kvm_lapic.lapic_timer.tscdeadline", "kvm_lapic.lapic_timer.timer_mode",
-	"fpstate", "fpstate.size", "fpstate.user_xfeatures", "fpstate.regs",
+	"fpstate", "fpstate.size", "fpstate.user_xfeatures", "fpstate.in_use", "fpstate.regs",
 };
 
 // Likewise, in kvm.ko only
@@ -80,17 +80,25 @@ const btf_type *plain(const btf *b, uint32_t &id)
 	return t;
 }
 
-// The member of this name, also in a member that has none; its type's number, or 0.
-uint32_t member(const btf *b, const btf_type *t, const std::string &name, uint32_t &offset)
+// The member of this name, also in a member that has none; its type's number, or 0. @bits: where in it, if it is a bitfield.
+uint32_t member(const btf *b, const btf_type *t, const std::string &name, uint32_t &offset, Field &bits)
 {
 	const btf_member *m = btf_members(t);
 
 	for (uint16_t i = 0; i < btf_vlen(t); i++) {
 		const char *const its = btf__name_by_offset(b, m[i].name_off);
-		const uint32_t at = btf_member_bit_offset(t, i) / 8;
+		const uint32_t bit = btf_member_bit_offset(t, i), at = bit / 8;
 		uint32_t id = m[i].type;
 
-		if (name == its && !btf_member_bitfield_size(t, i)) {
+		if (const uint32_t size = btf_member_bitfield_size(t, i); name == its && size) {
+			// As a number of its type's width, which it does not cross
+			const auto width = static_cast<uint32_t>(btf__resolve_size(b, id));
+			bits.bit = bit % (width * 8);
+			bits.bits = size;
+			offset += bit / 8 / width * width;
+			return id;
+		}
+		if (name == its) {
 			offset += at;
 			return id;
 		}
@@ -100,7 +108,7 @@ uint32_t member(const btf *b, const btf_type *t, const std::string &name, uint32
 		uint32_t in = offset + at;
 		if (!inner || !btf_is_composite(inner))
 			continue;
-		if (const uint32_t found = member(b, inner, name, in)) {
+		if (const uint32_t found = member(b, inner, name, in, bits)) {
 			offset = in;
 			return found;
 		}
@@ -113,18 +121,19 @@ bool find(const btf *b, const std::string &path, Field &field)
 	std::istringstream parts(path);
 	std::string part;
 	uint32_t offset = 0;
+	Field bits{};
 
 	std::getline(parts, part, '.');
 	const int first = btf__find_by_name_kind(b, part.c_str(), BTF_KIND_STRUCT);
 	uint32_t id = first < 0 ? 0 : static_cast<uint32_t>(first);
 	while (id && std::getline(parts, part, '.')) {
 		const btf_type *const t = plain(b, id);
-		id = t && btf_is_composite(t) ? member(b, t, part, offset) : 0;
+		id = t && btf_is_composite(t) ? member(b, t, part, offset, bits) : 0;
 	}
 	const int64_t bytes = id ? btf__resolve_size(b, id) : -1;
 	if (bytes <= 0)
 		return false;
-	field = {offset, static_cast<uint32_t>(bytes)};
+	field = {offset, static_cast<uint32_t>(bytes), bits.bit, bits.bits};
 	return true;
 }
 
@@ -173,7 +182,7 @@ std::string Layout::text() const
 
 	out << "release " << release_ << '\n';
 	for (const auto &[name, f] : fields_)
-		out << name << ' ' << f.offset << ' ' << f.bytes << '\n';
+		out << name << ' ' << f.offset << ' ' << f.bytes << ' ' << f.bit << ' ' << f.bits << '\n';
 	return out.str();
 }
 
@@ -187,7 +196,8 @@ Layout Layout::parse(const std::string &text)
 	if (!(in >> word >> out.release_) || word != "release")
 		throw std::runtime_error("a layout that is none");
 	while (in >> word) {
-		if (!(in >> f.offset >> f.bytes) || f.offset > 1 << 20 || f.bytes > 1 << 20)
+		if (!(in >> f.offset >> f.bytes >> f.bit >> f.bits) || f.offset > 1 << 20 || f.bytes > 1 << 20 || f.bit > 63 || f.bits > 63 ||
+		    f.bit + f.bits > f.bytes * 8)
 			throw std::runtime_error("a layout that is none");
 		out.fields_[word] = f;
 	}

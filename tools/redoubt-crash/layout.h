@@ -11,8 +11,9 @@
 
 namespace redoubt::crash {
 
+// @bits: of a bitfield, from @bit of the @bytes on; 0: none.
 struct Field {
-	uint32_t offset, bytes;
+	uint32_t offset, bytes, bit = 0, bits = 0;
 };
 
 class Layout {

@@ -64,17 +64,8 @@ public:
 
 		if ((index + 1) * bytes > f.bytes)
 			lost(field + ": no such element");
-		switch (bytes) {
-		case 1:
-			return bytes_.at<uint8_t>(f.offset + index);
-		case 2:
-			return bytes_.at<uint16_t>(f.offset + index * 2);
-		case 4:
-			return bytes_.at<uint32_t>(f.offset + index * 4);
-		case 8:
-			return bytes_.at<uint64_t>(f.offset + index * 8);
-		}
-		lost(field + ": no number");
+		const uint64_t all = whole(field, f.offset + index * bytes, bytes);
+		return f.bits ? all >> f.bit & ((uint64_t{1} << f.bits) - 1) : all;
 	}
 	// The field's @index-th element of @of bytes: as many of them as *@to has
 	template <typename T> void copy(const std::string &field, size_t index, size_t of, T &to) const
@@ -87,6 +78,21 @@ public:
 	}
 
 private:
+	uint64_t whole(const std::string &field, size_t at, size_t bytes) const
+	{
+		switch (bytes) {
+		case 1:
+			return bytes_.at<uint8_t>(at);
+		case 2:
+			return bytes_.at<uint16_t>(at);
+		case 4:
+			return bytes_.at<uint32_t>(at);
+		case 8:
+			return bytes_.at<uint64_t>(at);
+		}
+		lost(field + ": no number");
+	}
+
 	const Layout &layout_;
 	const std::string type_;
 	const Bytes bytes_;

@@ -51,6 +51,19 @@ std::vector<uint8_t> read_note(Physical &memory, const rdt_crash_vm &head, const
 	return note;
 }
 
+std::vector<uint8_t> read_live(Physical &memory, const rdt_crash_vm &head, const uint8_t *pages)
+{
+	std::vector<uint8_t> live(head.live_bytes);
+
+	for (size_t at = 0; at < live.size(); at += page_bytes) {
+		uint64_t address;
+		memcpy(&address, pages + at / page_bytes * sizeof(address), sizeof(address));
+		if (address % page_bytes || !memory.read(address, &live[at], page_bytes))
+			throw Refused("its live area is not there");
+	}
+	return live;
+}
+
 Vm read_vm(Physical &memory, uint64_t address, unsigned int levels)
 {
 	rdt_crash_vm head;
@@ -60,9 +73,10 @@ Vm read_vm(Physical &memory, uint64_t address, unsigned int levels)
 	if (head.version != RDT_CRASH_VERSION)
 		throw Refused("a record of version " + std::to_string(head.version));
 	const uint64_t pages = (head.note_bytes + page_bytes - 1) / page_bytes;
-	const uint64_t bytes = sizeof(head) + (uint64_t{head.nr_vcpus} + pages) * sizeof(uint64_t) +
+	const uint64_t bytes = sizeof(head) + (uint64_t{head.nr_vcpus} + pages + head.live_bytes / page_bytes) * sizeof(uint64_t) +
 			       uint64_t{head.nr_ranges} * sizeof(rdt_crash_range);
 	if (head.self != address || head.bytes != bytes || bytes > max_record || head.note_bytes > RDT_CRASH_MAX_NOTE ||
+	    head.live_bytes > RDT_CRASH_MAX_LIVE || head.live_bytes % page_bytes ||
 	    head.nr_ranges > RDT_CRASH_MAX_RANGES || head.pgd % page_bytes)
 		throw Refused("a record that contradicts itself");
 
@@ -82,6 +96,7 @@ Vm read_vm(Physical &memory, uint64_t address, unsigned int levels)
 		    (r.hva + r.count * page_bytes) >> 56)
 			throw Refused("a range that is none");
 	vm.note = read_note(memory, head, at);
+	vm.live = read_live(memory, head, at + pages * sizeof(uint64_t));
 	return vm;
 }
 
@@ -144,6 +159,9 @@ Root read_root(Physical &memory, uint64_t address)
 		throw std::runtime_error("the root contradicts itself");
 	root.release.assign(head.release, strnlen(head.release, sizeof(head.release)));
 	read_cpus(memory, head, root);
+	root.works.resize(RDT_CRASH_WORKS);
+	if (!memory.read(head.works, root.works.data(), root.works.size() * sizeof(rdt_crash_work)))
+		root.works.clear();
 	for (unsigned int i = 0; i < RDT_CRASH_MAX_VMS; i++) {
 		if (!head.vms[i])
 			continue;

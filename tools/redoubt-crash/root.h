@@ -19,7 +19,7 @@ struct Vm {
 	unsigned int levels;
 	std::vector<uint64_t> vcpus;
 	std::vector<rdt_crash_range> ranges;
-	std::vector<uint8_t> note;
+	std::vector<uint8_t> note, live;
 	std::string name() const;	// the UUID, as text
 };
 
@@ -33,6 +33,7 @@ struct Root {
 	std::string release;
 	std::vector<Vm> vms;
 	std::map<unsigned int, Cpu> cpus;
+	std::vector<rdt_crash_work> works;
 	std::vector<std::string> refused;	// a line each: what was there and not whole
 	// Has every CPU that was online stopped? A vCPU may still run else.
 	bool all_stopped() const;

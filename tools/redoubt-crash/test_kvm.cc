@@ -42,7 +42,7 @@ struct World : testing::Test {
 			const unsigned int at = type == name ? 0 : end.try_emplace(type, type == "kvm_ioapic" ? 512 : 0).first->second;
 			if (type != name)
 				end[type] = at + bytes;
-			text += name + " " + std::to_string(at) + " " + std::to_string(bytes) + "\n";
+			text += name + " " + std::to_string(at) + " " + std::to_string(bytes) + (name == "fpstate.in_use" ? " 3 1\n" : " 0 0\n");
 		}
 		return Layout::parse(text);
 	}
@@ -94,7 +94,11 @@ struct World : testing::Test {
 		root.cpus[0] = cpu;
 	}
 	// KVM_RUN is under way
-	void runs() { set(at_svm, "vcpu_svm.vcpu.mutex.owner", 0xffff888000777000); }
+	void runs()
+	{
+		set(at_svm, "vcpu_svm.vcpu.mutex.owner", 0xffff888000777000);
+		set(at_fpu, "fpstate.in_use", 1 << 3);
+	}
 	void out_of_the_guest()
 	{
 		runs();
@@ -177,11 +181,91 @@ TEST_F(World, F1_stopped_right_out_of_the_guest)
 	EXPECT_EQ(why(), "a software interrupt was being delivered");
 }
 
-TEST_F(World, F1_fpu_registers_that_were_saved_before)
+TEST_F(World, F1_fpu_registers_in_the_cpu_or_in_memory)
 {
-	out_of_the_guest();
-	root.cpus[0].head.flags = RDT_CRASH_FPU_IN_MEMORY;
-	EXPECT_EQ((item<std::array<uint8_t, 4096>>(read().items, "XSAVE")[160]), 0x11);
+	auto &cpu = root.cpus[0].head;
+	const auto from = [this] { return (item<std::array<uint8_t, 4096>>(read().items, "XSAVE")[160]); };
+
+	runs();
+	arch("at_instruction_boundary", 1);
+	cpu.fpstate = kernel + at_fpu;
+	cpu.context = 0x10001;			// in an interrupt, behind the exit
+	EXPECT_EQ(from(), 0x22);
+	cpu.flags = RDT_CRASH_FPU_IN_MEMORY;
+	cpu.context = 0;
+	EXPECT_EQ(from(), 0x11);
+	cpu.fpstate = 0;			// another task's CPU
+	cpu.context = 0x10102;
+	EXPECT_EQ(from(), 0x11);
+}
+
+TEST_F(World, F3_fpu_registers_between_cpu_and_memory)
+{
+	auto &cpu = root.cpus[0].head;
+
+	runs();
+	arch("at_instruction_boundary", 1);
+	cpu.fpstate = kernel + at_fpu;
+	for (const uint64_t context : {0x100, 0x201, 2, 0x10002}) {	// fpregs_lock(), or a switch
+		cpu.context = context;
+		EXPECT_EQ(why(), "its FPU registers were between CPU and memory, or may have been") << context;
+	}
+	cpu.flags = RDT_CRASH_FPU_IN_MEMORY;
+	for (const uint64_t context : {1, 0x10000, 0x100}) {		// kernel_fpu_begin()
+		cpu.context = context;
+		EXPECT_EQ(why(), "its FPU registers were between CPU and memory, or may have been") << context;
+	}
+}
+
+TEST_F(World, F1_through_with_an_exit_and_waiting_for_its_turn)
+{
+	const uint64_t vcpu = vm.vcpus[0];
+
+	runs();
+	set(at_svm, "vcpu_svm.vcpu.stat.exits", 4711);
+	EXPECT_EQ(why(), "KVM was at work for it");
+	root.works = {{1, 2}, {vcpu, vcpu * RDT_CRASH_WORK_FACTOR ^ 4711}};
+	EXPECT_EQ(why(), "whole: waiting");
+	root.cpus[0].head.fpstate = kernel + at_fpu;		// its turn has come
+	EXPECT_EQ(why(), "KVM was at work for it");
+	root.cpus[0].head.fpstate = 0;
+	set(at_svm, "vcpu_svm.vcpu.stat.exits", 4712);		// another exit since
+	EXPECT_EQ(why(), "KVM was at work for it");
+	root.works = {{vcpu + 64, vcpu * RDT_CRASH_WORK_FACTOR ^ 4712}};
+	EXPECT_EQ(why(), "KVM was at work for it");
+}
+
+TEST_F(World, F1_an_interrupt_that_was_ended_by_a_bit_in_memory)
+{
+	const uint64_t at_offer = 0x190000;
+	const auto isr = [](const Vcpu &v) { return item<std::array<uint32_t, 256>>(v.items, "LAPIC")[0x110 / 4]; };
+
+	memory.put(at_offer, uint64_t{1});
+	memory.put(at_apic_page + 0x110, uint32_t{0x82});
+	arch("pv_eoi.data.hva", kernel + at_offer);
+	EXPECT_TRUE(read().writes.empty());			// none was offered
+	EXPECT_EQ(isr(read()), 0x82u);
+	arch("apic_attention", 2);
+	EXPECT_EQ(isr(read()), 0x82u);				// not yet: the offer is taken back
+	EXPECT_EQ(read().writes, (std::vector<std::pair<uint64_t, uint8_t>>{{kernel + at_offer, 0}}));
+	memory.put(at_offer, uint64_t{0});
+	EXPECT_EQ(isr(read()), 0x02u);
+	EXPECT_TRUE(read().writes.empty());
+	arch("pv_eoi.data.hva", 0x1000);
+	EXPECT_EQ(why(), "whether it has ended its interrupt is not in memory");
+	arch("apic_attention", 1);
+	EXPECT_EQ(why(), "its task priority is in a page of the guest's");
+}
+
+TEST_F(World, F3_a_boundary_that_is_of_the_last_run)
+{
+	runs();
+	arch("at_instruction_boundary", 1);
+	EXPECT_EQ(why(), "whole: interrupted");
+	set(at_fpu, "fpstate.in_use", 1 << 2);		// its neighbour
+	EXPECT_EQ(why(), "KVM was at work for it, outside of KVM_RUN");
+	arch("mp_state", KVM_MP_STATE_HALTED);
+	EXPECT_EQ(why(), "KVM was at work for it, outside of KVM_RUN");
 }
 
 TEST_F(World, F3_not_whole)
@@ -189,6 +273,7 @@ TEST_F(World, F3_not_whole)
 	const std::vector<std::pair<std::string, std::function<void()>>> cases = {
 		{"KVM was at work for it", [this] { runs(); }},
 		{"KVM was at work for it", [this] { out_of_the_guest(); memory.put(at_vmcb + 0x70, uint64_t{0x60}); }},
+		{"its FPU registers were in a CPU that left nothing", [this] { out_of_the_guest(); root.cpus[0].head.flags = RDT_CRASH_FPU_IN_MEMORY; }},
 		{"an I/O of it was not complete", [this] { arch("complete_userspace_io", 0xffffffff81000000); }},
 		{"an I/O of it was not complete", [this] { set(at_svm, "vcpu_svm.vcpu.mmio_needed", 1); }},
 		{"it runs a nested guest", [this] { set(at_svm, "vcpu_svm.vmcb01.ptr", kernel); }},

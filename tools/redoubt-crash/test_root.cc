@@ -10,7 +10,7 @@
 namespace redoubt::crash {
 namespace {
 
-constexpr uint64_t at_root = 0x5000, at_vm = 0x23408, at_cpus = 0x8000, at_cpu = 0x9000, at_note = 0x40000;
+constexpr uint64_t at_root = 0x5000, at_vm = 0x23408, at_cpus = 0x8000, at_cpu = 0x9000, at_note = 0x40000, at_live = 0x60000;
 
 uint32_t sum(const void *data, size_t bytes)
 {
@@ -48,6 +48,7 @@ struct Left : testing::Test {
 			note[i] = static_cast<uint8_t>(i * 13);
 		memory.write(at_note, note.data(), page_bytes);
 		memory.write(at_note + 0x7000, note.data() + page_bytes, 10);
+		memory.write(at_live, std::vector<uint8_t>(page_bytes, 0x5a).data(), page_bytes);
 		put_record();
 		put_root();
 	}
@@ -60,7 +61,7 @@ struct Left : testing::Test {
 	void put_record(uint32_t nr_vcpus = 2, uint32_t nr_ranges = 2)
 	{
 		rdt_crash_vm head{};
-		const uint64_t vcpus[] = {0xffff888000001000, 0xffff888000002000}, pages[] = {at_note, at_note + 0x7000};
+		const uint64_t vcpus[] = {0xffff888000001000, 0xffff888000002000}, pages[] = {at_note, at_note + 0x7000, at_live};
 		const rdt_crash_range ranges[] = {{0, 16, 0x7f0000000000}, {0x40000, 8, 0x7f0100000000}};
 
 		record.assign(sizeof(head) + sizeof(vcpus) + sizeof(ranges) + sizeof(pages), 0);
@@ -74,6 +75,7 @@ struct Left : testing::Test {
 		head.nr_ranges = nr_ranges;
 		head.note_bytes = static_cast<uint32_t>(note.size());
 		head.note_crc = sum(note.data(), note.size());
+		head.live_bytes = page_bytes;
 		memcpy(record.data(), &head, sizeof(head));
 		memcpy(&record[sizeof(head)], vcpus, sizeof(vcpus));
 		memcpy(&record[sizeof(head) + sizeof(vcpus)], ranges, sizeof(ranges));
@@ -101,6 +103,7 @@ TEST_F(Left, F1_a_vm_is_found)
 	ASSERT_EQ(r.vms[0].ranges.size(), 2u);
 	EXPECT_EQ(r.vms[0].ranges[1].hva, 0x7f0100000000u);
 	EXPECT_EQ(r.vms[0].note, note);
+	EXPECT_EQ(r.vms[0].live, std::vector<uint8_t>(page_bytes, 0x5a));
 	EXPECT_EQ(r.cpus.size(), 2u);
 	EXPECT_TRUE(r.all_stopped());
 }
@@ -118,7 +121,7 @@ TEST_F(Left, F3_no_root)
 	EXPECT_THROW(read_root(memory, 0), std::runtime_error);
 	EXPECT_THROW(read_root(memory, at_root + 8), std::runtime_error);
 	EXPECT_THROW(read_root(memory, ~0ull << 12), std::runtime_error);
-	root.version = 2;
+	root.version = RDT_CRASH_VERSION + 1;
 	put_root();
 	EXPECT_THROW(read_root(memory, at_root), std::runtime_error);
 }

@@ -12,9 +12,10 @@ namespace {
 
 TEST(Layout, F1_what_was_printed_is_read)
 {
-	const Layout l = Layout::parse("release 6.1.0\nkvm 0 39848\nkvm.arch.x 12 8\n");
+	const Layout l = Layout::parse("release 6.1.0\nkvm 0 39848 0 0\nkvm.arch.x 12 8 3 1\n");
 	EXPECT_EQ(l.release(), "6.1.0");
 	EXPECT_EQ(l.at("kvm.arch.x").offset, 12u);
+	EXPECT_EQ(l.at("kvm.arch.x").bit, 3u);
 	EXPECT_EQ(Layout::parse(l.text()).text(), l.text());
 	EXPECT_TRUE(l.has("kvm"));
 	EXPECT_FALSE(l.has("kvm.y"));
@@ -23,7 +24,8 @@ TEST(Layout, F1_what_was_printed_is_read)
 
 TEST(Layout, F3_a_file_that_is_none)
 {
-	for (const char *text : {"", "release", "x 6.1\n", "release 6\nkvm 0\n", "release 6\nkvm 0 9999999\n", "release 6\nkvm -1 8\n"})
+	for (const char *text : {"", "release", "x 6.1\n", "release 6\nkvm 0\n", "release 6\nkvm 0 9999999 0 0\n", "release 6\nkvm -1 8 0 0\n", "release 6\nkvm 0 8\n",
+				 "release 6\nkvm 0 4 31 2\n"})
 		EXPECT_THROW(Layout::parse(text), std::runtime_error) << text;
 }
 

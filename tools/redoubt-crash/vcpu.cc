@@ -72,7 +72,7 @@ kvm_segment data_segment(const Bytes &vmcb, size_t at)
 class Reader {
 public:
 	Reader(const Layout &layout, Physical &memory, const Root &root, const Vm &vm, unsigned int index)
-		: layout_(layout), root_(root), vm_(vm), space_(memory, vm.pgd, vm.levels),
+		: layout_(layout), root_(root), vm_(vm), index_(index), space_(memory, vm.pgd, vm.levels),
 		  svm_(layout, space_, vm.vcpus.at(index), "vcpu_svm"),
 		  vmcb_(space_, svm_.num("vmcb"), page_bytes, "the VMCB"), kvm_(layout, space_, vm.kvm, "kvm")
 	{
@@ -84,8 +84,12 @@ private:
 	void put(const char *name, const void *data, size_t bytes);
 	template <typename T> void put(const char *name, const T &data) { put(name, &data, sizeof(data)); }
 	std::string place() const;
+	bool in_run() const;
+	bool has_worked() const;
+	void end_pv_eoi(std::vector<uint8_t> &page);
 	bool on_a_cpu() const;
 	const Cpu *its_cpu() const;
+	void fpu_is_known() const;
 	uint64_t rflags() const;
 	uint8_t tpr() const;
 	bool nmi_masked() const;
@@ -102,6 +106,7 @@ private:
 	const Layout &layout_;
 	const Root &root_;
 	const Vm &vm_;
+	const unsigned int index_;
 	Space space_;
 	const Object svm_;
 	const Bytes vmcb_;
@@ -133,6 +138,35 @@ const Cpu *Reader::its_cpu() const
 	return nullptr;
 }
 
+// Inside KVM_RUN: what is said about its last exit is of this one, and nobody else changes it meanwhile.
+bool Reader::in_run() const
+{
+	return Object(layout_, const_cast<Space &>(space_), arch("guest_fpu.fpstate"), "fpstate", layout_.at("fpstate.regs").offset).num("in_use");
+}
+
+// KVM was through with the last exit, and there has been none since. So it sleeps between that and the guest: what KVM does there to what is read
+// here it does without sleeping.
+bool Reader::has_worked() const
+{
+	const uint64_t vcpu = vm_.vcpus.at(index_), check = vcpu * RDT_CRASH_WORK_FACTOR ^ svm_.num("vcpu.stat.exits");
+
+	return std::any_of(root_.works.begin(), root_.works.end(), [&](const rdt_crash_work &w) { return w.vcpu == vcpu && w.check == check; });
+}
+
+// Its task was on a CPU, and not in the guest: are its FPU registers in that CPU, or in memory? Both are wrong for the moment that moving
+// them takes. In the CPU: not in a switch, where the task is the next one already and its registers are not (two locks are held there),
+// nor in fpu_swap_kvm_fpstate() (softirqs are off). In memory: not in kernel_fpu_begin(), which says so before it has saved them.
+void Reader::fpu_is_known() const
+{
+	for (const auto &[number, cpu] : root_.cpus) {
+		if (cpu.head.fpstate != arch("guest_fpu.fpstate"))
+			continue;
+		const bool in_memory = cpu.head.flags & RDT_CRASH_FPU_IN_MEMORY;
+		if (in_memory ? cpu.head.context != 0 : cpu.head.context & RDT_CRASH_SOFTIRQ || (cpu.head.context & RDT_CRASH_PREEMPT) > 1)
+			lost("its FPU registers were between CPU and memory, or may have been");
+	}
+}
+
 std::string Reader::place() const
 {
 	const bool hflags_of_61 = !svm_.has("nmi_masked");
@@ -151,11 +185,16 @@ std::string Reader::place() const
 		return "guest";
 	if (!svm_.num("vcpu.mutex.owner"))
 		return "user";
+	// In KVM_SET_REGS, or on the way into KVM_RUN or out of it
+	if (!in_run())
+		lost("KVM was at work for it, outside of KVM_RUN");
 	// On a CPU it may be in the middle of an INIT.
 	if (arch("mp_state") != KVM_MP_STATE_RUNNABLE && !on_a_cpu())
 		return "halted";
 	if (arch("at_instruction_boundary") && !svm_.num("vcpu.mode") && arch("mp_state") == KVM_MP_STATE_RUNNABLE)
 		return "interrupted";
+	if (has_worked() && !on_a_cpu() && !svm_.num("vcpu.mode") && arch("mp_state") == KVM_MP_STATE_RUNNABLE)
+		return "waiting";
 	lost("KVM was at work for it");
 }
 
@@ -308,6 +347,34 @@ void Reader::mp_state()
 	put("MP_STATE", s);
 }
 
+// Behind each exit KVM looks whether the guest has ended its interrupt by a bit in its memory, and takes the offer back: nobody else knows of it.
+void Reader::end_pv_eoi(std::vector<uint8_t> &page)
+{
+	constexpr uint64_t check_vapic = 1 << 0, pv_eoi_pending = 1 << 1;
+	constexpr size_t reg_isr = 0x100;
+	uint8_t offer;
+
+	if (arch("apic_attention") & check_vapic)
+		lost("its task priority is in a page of the guest's");
+	if (!(arch("apic_attention") & pv_eoi_pending))
+		return;
+	if (!space_.read(arch("pv_eoi.data.hva"), &offer, sizeof(offer)))
+		lost("whether it has ended its interrupt is not in memory");
+	if (offer) {
+		out_.writes.emplace_back(arch("pv_eoi.data.hva"), 0);
+		return;
+	}
+	for (size_t i = 8; i-- > 0;) {
+		uint32_t isr;
+		memcpy(&isr, &page[reg_isr + i * 16], sizeof(isr));
+		if (!isr)
+			continue;
+		isr &= ~(1u << (31 - __builtin_clz(isr)));
+		memcpy(&page[reg_isr + i * 16], &isr, sizeof(isr));
+		return;
+	}
+}
+
 // The timer's current count is what was left of it when the CPUs stopped; not 0 where it still has to fire.
 void Reader::lapic()
 {
@@ -317,6 +384,7 @@ void Reader::lapic()
 	std::vector<uint8_t> page = Bytes(space_, apic.num("regs"), 1024, "the APIC").all();
 	const auto set = [&page](size_t at, uint32_t value) { memcpy(&page[at], &value, sizeof(value)); };
 
+	end_pv_eoi(page);
 	page[reg_tpr] = tpr();
 	if (arch("apic_base") & x2apic) {
 		uint64_t icr;
@@ -382,7 +450,10 @@ void Reader::msrs()
 	const bool deadline = apic.num("lapic_timer.timer_mode") == deadline_mode;
 	const kvm_msr_entry list[] = {
 		{0x10, 0, tsc + offset},
+		{0x11, 0, kvm_.num("arch.wall_clock")},
+		{0x12, 0, arch("time")},
 		{0x3b, 0, arch("ia32_tsc_adjust_msr")},
+		{0x9e, 0, arch("smbase")},
 		{0x48, 0, svm_.num("spec_ctrl") ? svm_.num("spec_ctrl") : vmcb_.at<uint64_t>(vmcb_spec_ctrl)},
 		{0x174, 0, vmcb_.at<uint32_t>(vmcb_sysenter_cs)},
 		{0x175, 0, vmcb_.at<uint32_t>(vmcb_sysenter_esp) | svm_.num("sysenter_esp_hi") << 32},
@@ -426,6 +497,10 @@ Vcpu Reader::all()
 	out_.id = static_cast<uint32_t>(svm_.num("vcpu.vcpu_id"));
 	out_.where = place();
 	in_guest_ = out_.where == "guest";
+	if (in_guest_ && !its_cpu())
+		lost("its FPU registers were in a CPU that left nothing");
+	if (!in_guest_)
+		fpu_is_known();
 	regs();
 	sregs();
 	events();

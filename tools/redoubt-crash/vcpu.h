@@ -3,7 +3,7 @@
 // The state of a vCPU as KVM's GET ioctls would have given it, out of the memory of the kernel that has panicked (AMD).
 //
 // A vCPU is whole only where it is known to stand between two instructions: not in KVM_RUN; halted; back from the guest
-// because of an interrupt; or stopped right out of the guest by the panic's NMI. KVM in the middle of an instruction that
+// because of an interrupt, or through with an exit, and waiting for its turn; or stopped right out of the guest by the panic's NMI. KVM in the middle of an instruction that
 // it emulates has registers that are half of before and half of behind it: such a vCPU is refused.
 #pragma once
 
@@ -23,8 +23,10 @@ struct Item {
 
 struct Vcpu {
 	uint32_t id;
-	std::string where;		// "user", "halted", "interrupted", "guest"
+	std::string where;		// "user", "halted", "interrupted", "waiting", "guest"
 	std::vector<Item> items;
+	// What KVM would still have written into the VM's memory: bytes, by the VMM's addresses
+	std::vector<std::pair<uint64_t, uint8_t>> writes;
 };
 
 // Throws std::runtime_error: why it is not whole.

@@ -19,20 +19,21 @@
 #define RDT_CRASH_ROOT_MAGIC	0x746f6f7254445221ull	/* "!RDTroot" */
 #define RDT_CRASH_VM_MAGIC	0x20206d7654445221ull	/* "!RDTvm  " */
 #define RDT_CRASH_CPU_MAGIC	0x2075706354445221ull	/* "!RDTcpu " */
-#define RDT_CRASH_VERSION	1
+#define RDT_CRASH_VERSION	2
 
 #define RDT_CRASH_ROOT_BYTES	4096
 #define RDT_CRASH_MAX_VMS	256
 #define RDT_CRASH_MAX_CPUS	8192
 #define RDT_CRASH_MAX_RANGES	512
 #define RDT_CRASH_MAX_NOTE	(16u << 20)
+#define RDT_CRASH_MAX_LIVE	(1u << 20)
 
 /**
  * struct rdt_crash_root - the root.
  * @crc: over the first RDT_CRASH_ROOT_HEAD bytes, which do not change after the module's start.
  * @self: its own physical address. @levels: of the page tables, 4 or 5. @cpus: physical address of u64[@nr_cpus]: those of
  * a struct rdt_crash_cpu each, 0 where there is none; by CPU number. @cpu_bytes: of each. @release: uname -r.
- * @vms: physical addresses of struct rdt_crash_vm, or 0.
+ * @works: physical address of struct rdt_crash_work[RDT_CRASH_WORKS]. @vms: physical addresses of struct rdt_crash_vm, or 0.
  */
 struct rdt_crash_root {
 	__u64 magic;
@@ -44,10 +45,22 @@ struct rdt_crash_root {
 	__u64 cpus;
 	__u64 cpu_bytes;
 	char release[72];
-	__u64 reserved;
+	__u64 works;
 	__u64 vms[RDT_CRASH_MAX_VMS];
 };
 #define RDT_CRASH_ROOT_HEAD	128
+
+/**
+ * struct rdt_crash_work - a vCPU's thread was between two exits, asked by the kernel to do something else first (its turn is over).
+ * @vcpu: struct kvm_vcpu's address. @check: @vcpu x RDT_CRASH_WORK_FACTOR, exclusive-or kvm_vcpu.stat.exits of that moment: while that has not
+ * grown no exit has begun since. Anywhere in the table; another vCPU may have taken the place.
+ */
+struct rdt_crash_work {
+	__u64 vcpu;
+	__u64 check;
+};
+#define RDT_CRASH_WORKS		1024
+#define RDT_CRASH_WORK_FACTOR	0x61c8864680b583ebull
 
 /**
  * struct rdt_crash_range - @count frames of an image from @first on; the VMM has them at @hva.
@@ -60,10 +73,11 @@ struct rdt_crash_range {
 
 /**
  * struct rdt_crash_vm - a registered VM; behind it u64 vcpus[@nr_vcpus] (struct kvm_vcpu's addresses), struct
- * rdt_crash_range[@nr_ranges], u64[@note_bytes / 4096, rounded up] (physical addresses of the note's frames).
+ * rdt_crash_range[@nr_ranges], u64[@note_bytes / 4096, rounded up] (physical addresses of the note's frames), u64[@live_bytes / 4096]
+ * (those of the live area's).
  * @crc: over @bytes, all of that. @self: its own physical address. @uuid: as registered. @change: counts the records of
  * this VM. @pgd: physical address of the VMM's top page table. @kvm: struct kvm's address. @note_bytes, @note_crc: what
- * the agent wants to find again; 0: nothing.
+ * the agent wants to find again; 0: nothing. @live_bytes: memory of the agent's, which it goes on writing to: no checksum is of it here.
  */
 struct rdt_crash_vm {
 	__u64 magic;
@@ -79,6 +93,8 @@ struct rdt_crash_vm {
 	__u32 nr_ranges;
 	__u32 note_bytes;
 	__u32 note_crc;
+	__u32 live_bytes;
+	__u32 reserved;
 };
 
 /* rdt_crash_cpu.flags */
@@ -90,6 +106,8 @@ struct rdt_crash_vm {
  * @magic: 0 until the rest is written. @cpu: its number. @fpstate: address of the struct fpstate that its FPU registers
  * belong to. @online: how many CPUs were online: one that has left nothing here did not stop. @xcr0: what the XSAVE area has, in the standard format; 0: FXSAVE's. @dr: debug registers 0 to 3. @tsc: RDTSC.
  * @monotonic: CLOCK_MONOTONIC, ns. @clock: the time base of KVM's clocks: since the boot, by the raw clock, ns.
+ * @context: preempt_count() without NMIs and what the tracer itself adds or not (one preempt_disable()): was it in a switch, under fpregs_lock() or
+ * in kernel_fpu_begin(), where neither the CPU nor memory may have the task's FPU registers?
  */
 struct rdt_crash_cpu {
 	__u64 magic;
@@ -102,7 +120,13 @@ struct rdt_crash_cpu {
 	__u64 tsc;
 	__u64 monotonic;
 	__u64 clock;
-	__u64 reserved[4];
+	__u64 context;
+	__u64 reserved[3];
 };
+
+/* rdt_crash_cpu.context */
+#define RDT_CRASH_PREEMPT	0x000000ff
+#define RDT_CRASH_SOFTIRQ	0x0000ff00
+#define RDT_CRASH_HARDIRQ	0x000f0000
 
 #endif

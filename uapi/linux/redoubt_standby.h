@@ -54,7 +54,9 @@ struct rdt_sb_register {
  * @ranges: in, user pointer to struct rdt_crash_range[@nr_ranges] (linux/redoubt_crash.h), RDT_CRASH_MAX_RANGES at most: where
  * the VMM has the image's frames. @nr_ranges 0: the VM's slots as they are now, by gfn; so it is from the registration on.
  * @note: in, user pointer to @note_bytes bytes, RDT_CRASH_MAX_NOTE at most, that are kept for the crash kernel as they are
- * now; 0: none. @flags: 0.
+ * now; 0: none. @live: in, user address of @live_bytes bytes, whole pages, RDT_CRASH_MAX_LIVE at most, which the caller goes on writing
+ * to: they are pinned, and the crash kernel is told where they are, until the next call or the end of the registration, whatever
+ * becomes of the caller; memory that is mapped shared, so that a fork() does not take the caller to another copy. 0: none. @flags: 0.
  *
  * A panic at any moment finds all of the old, or all of the new. Caller: who has the descriptor.
  * Errors: -ENXIO no VM is registered; -EINVAL; -EFAULT; -ENOSPC RDT_CRASH_MAX_VMS were registered before; -ENOMEM. After an
@@ -63,9 +65,11 @@ struct rdt_sb_register {
 struct rdt_sb_crash {
 	__u64 ranges;
 	__u64 note;
+	__u64 live;
 	__u32 nr_ranges;
 	__u32 note_bytes;
-	__u64 flags;
+	__u32 live_bytes;
+	__u32 flags;
 };
 #define RDT_SB_CRASH		_IOW('R', 0x61, struct rdt_sb_crash)
 
