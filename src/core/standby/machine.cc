@@ -271,6 +271,9 @@ void Step::say_again()
 		return send(Msg::Ask, m.epoch, m.digest);
 	case State::Claiming:
 		return send(Msg::Claim, m.claim);
+	/* A host that was rebooted, by its crash kernel, say, is Void until it hears that; and does not ask. */
+	case State::Active:
+		return send(Msg::Running, m.epoch);
 	default:
 		return;
 	}
