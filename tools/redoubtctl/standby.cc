@@ -240,7 +240,8 @@ int standby_check(Context &ctx, const StandbyOptions &options)
 		return carried ? exit_ok : exit_error;
 	}
 	for (const Json &o : answer.value("obstacles", Json::array()))
-		ctx.out << (o.value("vmm_death_only", false) ? "if QEMU is killed: " : "refused: ") << o.value("what", "") << ": "
+		ctx.out << (o.value("vmm_death_only", false) ? "if QEMU is killed: " : o.value("panic_only", false) ? "if the host panics: " : "refused: ")
+			<< o.value("what", "") << ": "
 			<< o.value("why", "") << "\n";
 	if (!carried)
 		throw Error(options.vm + " cannot be handed over");

@@ -37,6 +37,8 @@ void Keeper::write_journal(const sb::Action &a)
 {
 	try {
 		journal_.write(a.rec, a.sync);
+		// Before the word goes out, or the VM is let run
+		leave_note();
 	} catch (const Error &error) {
 		trouble_ = error.what();
 		say(vm_.name, "journal: " + trouble_);
@@ -252,6 +254,7 @@ void Keeper::stream(uint64_t epoch)
 			});
 		state_saved_ = true;
 		note_state();
+		leave_note();
 		stage("saved");
 		sender_->begin(state_);
 	}, config_.prepare_limit);
@@ -337,7 +340,7 @@ void Keeper::go(bool force, Answer answer)
 		if (!error.empty())
 			return answer(error);
 		for (const Obstacle &o : all) {
-			if (!o.death_only)
+			if (!o.death_only && !o.panic_only)
 				return answer("cannot be handed over: " + o.what + ": " + o.why);
 		}
 		trigger(force, ready_tries, answer);
@@ -420,6 +423,8 @@ Json Keeper::status() const
 		out["trouble"] = trouble_;
 	if (hold_ && !kept_)
 		out["if_killed"] = watch_.status();
+	if (hold_)
+		out["if_panicked"] = panic_status();
 	if (kept_)
 		out["kept"] = true;
 	const Progress &p = sender_ && sender_->progress().frames ? sender_->progress() : sent_;

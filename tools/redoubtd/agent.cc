@@ -178,8 +178,8 @@ void Agent::vm_command(const std::string &name, Keeper &keeper, const Json &requ
 		}
 		out["obstacles"] = Json::array();
 		for (const Obstacle &o : all) {
-			carried &= o.death_only;
-			out["obstacles"].push_back({{"what", o.what}, {"why", o.why}, {"vmm_death_only", o.death_only}});
+			carried &= o.death_only || o.panic_only;
+			out["obstacles"].push_back({{"what", o.what}, {"why", o.why}, {"vmm_death_only", o.death_only}, {"panic_only", o.panic_only}});
 		}
 		out["carried"] = carried;
 		reply(out);

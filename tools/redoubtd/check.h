@@ -19,6 +19,8 @@ struct Obstacle {
 	std::string why;
 	// Stands in the way only when the VMM is dead: a VM whose QEMU lives is carried.
 	bool death_only = false;
+	// Likewise, only when the host panics
+	bool panic_only = false;
 };
 
 // What QEMU has answered, by command; qom-list and qom-get by command and path.

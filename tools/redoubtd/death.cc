@@ -55,8 +55,8 @@ struct DeathWatch::Map {
 	size_t bytes;
 };
 
-DeathWatch::DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run)
-	: loop_(loop), config_(config), vm_(vm), vmm_(vmm), may_run_(std::move(may_run))
+DeathWatch::DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run, std::function<void()> changed)
+	: loop_(loop), config_(config), vm_(vm), vmm_(vmm), may_run_(std::move(may_run)), changed_(std::move(changed))
 {
 	why_ = not_taken;
 }
@@ -119,7 +119,11 @@ void DeathWatch::refresh()
 			return refresh_end("vhost: the rings are the kernel's, not tried yet");
 		if (!hold_ || vmm_.state() != VmmState::running || !idle_.empty())
 			return refresh_end("something else is done with the VM");
-		refresh_stopped(print);
+		find_disks([this, print] {
+			if (!hold_ || vmm_.state() != VmmState::running)
+				return refresh_end("something else is done with the VM");
+			refresh_stopped(print);
+		});
 	});
 }
 
@@ -163,6 +167,7 @@ void DeathWatch::refresh_saved()
 	next_.clear();
 	taken_ = std::make_unique<Taken>(QStream(state_), ask_kvm(*hold_, msrs_));
 	find_queues(taken_->stream);
+	begin_live();
 	armed_ = true;
 	refreshed_ = Loop::Clock::now();
 }
@@ -200,6 +205,8 @@ void DeathWatch::add_queues(const std::string &section, const VirtioBlob &blob)
 			throw Error(section + ": a ring of " + std::to_string(q.num) + " entries");
 		Queue queue{.section = section, .index = i, .ring = {}, .watch = nullptr};
 		queue.ring = {.avail = map_guest(q.avail, sb::Ring::avail_bytes(q.num)), .used = map_guest(q.used, sb::Ring::used_bytes(q.num)), .num = q.num};
+		queue.avail = place_of(q.avail, sb::Ring::avail_bytes(q.num));
+		queue.used = place_of(q.used, sb::Ring::used_bytes(q.num));
 		if (queue.ring.used_idx() != q.last_avail)
 			throw Error(section + ": holds back a request of queue " + std::to_string(i));
 		if (!kind->in_order) {
@@ -211,8 +218,8 @@ void DeathWatch::add_queues(const std::string &section, const VirtioBlob &blob)
 	}
 }
 
-// Guest-physical to the RAM file. A ring is contiguous for the guest; here it must be, too.
-uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
+// Guest-physical to bytes of the RAM file. A ring is contiguous for the guest; here it must be, too.
+uint64_t DeathWatch::place_of(uint64_t address, uint64_t bytes) const
 {
 	const uint64_t gfn = address / page_bytes, last = (address + bytes - 1) / page_bytes;
 
@@ -221,18 +228,22 @@ uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
 			continue;
 		const uint64_t hva = slot.hva / page_bytes + gfn - slot.gfn;
 		for (const Mapping &m : mappings_) {
-			if (hva < m.hva || hva + (last - gfn) - m.hva >= m.frames)
-				continue;
-			const size_t size = (last - gfn + 1) * page_bytes;
-			void *const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, ram_->fd(),
-					      static_cast<off_t>((m.page + hva - m.hva) * page_bytes));
-			if (at == MAP_FAILED)
-				throw Error("map a ring", errno);
-			maps_.push_back(std::make_unique<Map>(at, size));
-			return static_cast<uint8_t *>(at) + address % page_bytes;
+			if (hva >= m.hva && hva + (last - gfn) - m.hva < m.frames)
+				return (m.page + hva - m.hva) * page_bytes + address % page_bytes;
 		}
 	}
 	throw Error("a ring is not in the VM's memory");
+}
+
+uint8_t *DeathWatch::map_guest(uint64_t address, uint64_t bytes)
+{
+	const uint64_t place = place_of(address, bytes), in = place % page_bytes;
+	void *const at = mmap(nullptr, in + bytes, PROT_READ | PROT_WRITE, MAP_SHARED, ram_->fd(), static_cast<off_t>(place - in));
+
+	if (at == MAP_FAILED)
+		throw Error("map a ring", errno);
+	maps_.push_back(std::make_unique<Map>(at, in + bytes));
+	return static_cast<uint8_t *>(at) + in;
 }
 
 // It goes on, whatever became of the state.
@@ -273,11 +284,14 @@ void DeathWatch::refresh_end(const std::string &error)
 		why_.clear();
 		say_once("if QEMU is killed the VM can go on");
 		sample_every_ = milliseconds(5);
+		live_ = std::move(next_live_);
 		sample();
+		changed_();
 	} else {
 		armed_ = false;
 		why_ = error;
 		say_once("if QEMU is killed the VM is lost: " + error);
+		changed_();
 	}
 	const auto idle = std::move(idle_);
 	idle_.clear();
@@ -309,6 +323,8 @@ void DeathWatch::sample()
 		if (!q.watch->known())
 			wanted_ = true;
 	}
+	if (live_)
+		publish(*live_);
 	sample_every_ = fast ? std::max(sample_least, sample_every_ / 2) : slow ? std::min(sample_most, sample_every_ * 2) : sample_every_;
 	if (any)
 		sampler_ = loop_.after(sample_every_, [this] { sample(); });

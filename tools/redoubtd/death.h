@@ -17,6 +17,7 @@
 #include "genl.h"
 #include "loop.h"
 #include "memory.h"
+#include "note.h"
 #include "vmm.h"
 
 namespace redoubt::agent {
@@ -26,8 +27,8 @@ class VirtioBlob;
 
 class DeathWatch {
 public:
-	// @may_run: the VM, which a refresh has stopped, may be let run again.
-	DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run);
+	// @may_run: the VM, which a refresh has stopped, may be let run again. @changed: describe() says something else.
+	DeathWatch(Loop &loop, const Config &config, const VmConfig &vm, Vmm &vmm, std::function<bool()> may_run, std::function<void()> changed);
 	~DeathWatch();
 	DeathWatch(const DeathWatch &) = delete;
 
@@ -43,6 +44,13 @@ public:
 	std::vector<uint8_t> make_state(const Hold &hold);
 	// What would be in the way if it were killed now; empty: nothing.
 	std::string obstacle() const;
+
+	// The same for a crash kernel, should the host panic (death_note.cc): what there is now, into @note; false: the VM could not go on.
+	bool describe(Note &note) const;
+	const LiveArea *live() const { return live_.get(); }
+	const std::vector<Mapping> &mappings() const { return mappings_; }
+	// Why the VM's disks cannot be told to be at rest behind a panic; empty: they can.
+	const std::string &disks_unknown() const { return disks_unknown_; }
 	Json status() const;
 
 private:
@@ -51,6 +59,7 @@ private:
 		unsigned index;
 		standby::Ring ring{};
 		std::unique_ptr<standby::RingWatch> watch;	// of a device that may complete out of order
+		uint64_t avail = 0, used = 0;	// bytes into the RAM file
 	};
 	// Of a device: interrupts that the guest moves to another CPU of its own change it, without a refresh.
 	struct Messages {
@@ -75,8 +84,12 @@ private:
 	void find_queues(QStream &stream);
 	void rehearse();
 	void add_queues(const std::string &section, const VirtioBlob &blob);
+	uint64_t place_of(uint64_t address, uint64_t bytes) const;
 	uint8_t *map_guest(uint64_t address, uint64_t bytes);
 	void sample();
+	void find_disks(std::function<void()> then);
+	void begin_live();
+	void publish(LiveArea &live);
 	void say_once(const std::string &text);
 
 	Loop &loop_;
@@ -84,6 +97,7 @@ private:
 	const VmConfig &vm_;
 	Vmm &vmm_;
 	std::function<bool()> may_run_;
+	std::function<void()> changed_;
 	Loop::Timer sampler_ = 0;
 	std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
 
@@ -95,6 +109,10 @@ private:
 	std::vector<std::unique_ptr<Map>> maps_;
 	std::vector<Queue> queues_;
 	std::vector<Messages> messages_;
+	std::unique_ptr<LiveArea> live_, next_live_;
+	std::vector<std::vector<uint8_t>> cpuid_;
+	std::vector<std::string> disks_;
+	std::string disks_unknown_;
 
 	pid_t pid_ = 0;			// of the QEMU that is being refreshed
 	bool busy_ = false, looking_ = false, wanted_ = true, armed_ = false;

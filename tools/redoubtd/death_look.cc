@@ -37,6 +37,7 @@ void DeathWatch::look()
 		if (n != hold_->vcpus()) {
 			armed_ = false;
 			why_ = "it has " + std::to_string(n) + " vCPUs, and had " + std::to_string(hold_->vcpus()) + " when it was taken hold of";
+			changed_();
 			return say_once("if QEMU is killed the VM is lost: " + why_);
 		}
 		look_at_virtio();
@@ -99,6 +100,7 @@ void DeathWatch::on_print(const std::string &print)
 	if (print != print_ && armed_) {
 		armed_ = false;
 		why_ = "a driver in the guest has changed what QEMU does, and its device state is from before";
+		changed_();
 	}
 	if (!hold_ || busy_ || !settled || !vmm_.qmp().is_ready() || vmm_.state() != VmmState::running || !(wanted_ || other || old || !armed_))
 		return;
@@ -132,9 +134,13 @@ void DeathWatch::look_at_messages(size_t at)
 		if (table.size() != messages_[at].table.size()) {
 			armed_ = false;
 			why_ = messages_[at].section + ": QEMU does not show its interrupt messages";
+			changed_();
 			return say_once("if QEMU is killed the VM is lost: " + why_);
 		}
-		messages_[at].table = std::move(table);
+		if (table != messages_[at].table) {
+			messages_[at].table = std::move(table);
+			changed_();
+		}
 		look_at_messages(at + 1);
 	});
 }

@@ -3,6 +3,7 @@
 // Behind QEMU's end: the device state that it would have written.
 
 #include "death_state.h"
+#include "ringstate.h"
 
 namespace redoubt::agent {
 
@@ -30,18 +31,7 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 		for (Queue &q : queues_) {
 			if (q.section != section.name)
 				continue;
-			if (q.watch) {
-				const sb::Looked looked = q.watch->look(q.ring, true);
-
-				if (looked != sb::Looked::Good || !q.watch->rewrite(q.ring))
-					throw Error(q.section + ": which requests were under way is not known: " +
-						    (looked == sb::Looked::Garbage ? "its ring is none any more" : "more came than the ring remembers"));
-			}
-			// What is available from there on is taken once more; nothing was told to the guest of that.
-			blob.set_last_avail(q.index, q.ring.used_idx());
-			// What was given back may not have been told yet. Drivers take one too many for what it is.
-			if (const auto message = blob.interrupt(q.index))
-				put_message(stream, message->address, message->data);
+			put_ring(stream, blob, q.index, q.ring, q.watch.get());
 		}
 	}
 	return stream.bytes();

@@ -105,6 +105,20 @@ Hold::Hold(pid_t pid, const Uuid &uuid)
 	vcpus_ = request.nr_vcpus;
 }
 
+void Hold::leave(std::span<const rdt_crash_range> ranges, std::span<const uint8_t> note, const void *live, size_t live_bytes)
+{
+	rdt_sb_crash request{};
+
+	request.ranges = reinterpret_cast<uint64_t>(ranges.data());
+	request.nr_ranges = static_cast<uint32_t>(ranges.size());
+	request.note = reinterpret_cast<uint64_t>(note.data());
+	request.note_bytes = static_cast<uint32_t>(note.size());
+	request.live = reinterpret_cast<uint64_t>(live);
+	request.live_bytes = static_cast<uint32_t>(live_bytes);
+	if (ioctl(device_.get(), RDT_SB_CRASH, &request))
+		throw Error("what a crash kernel would need cannot be left", errno);
+}
+
 Genl::Genl() : socket_(open_netlink(0))
 {
 	const timeval limit{answer_ms / 1000, 0};

@@ -6,9 +6,11 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include <linux/redoubt_crash.h>
 #include <linux/redoubt_standby.h>
 
 #include "config.h"
@@ -28,6 +30,9 @@ public:
 	unsigned vcpus() const { return vcpus_; }
 	// In the order of their INDEX
 	const std::vector<Fd> &vcpu_fds() const { return vcpu_fds_; }
+	// What a crash kernel shall find (RDT_SB_CRASH): an image's frames by where the VMM has them, a note, and memory that we go on
+	// writing to. Without: nothing but the VM. Throws; then what was there is found.
+	void leave(std::span<const rdt_crash_range> ranges = {}, std::span<const uint8_t> note = {}, const void *live = nullptr, size_t live_bytes = 0);
 	// Is the device there at all?
 	static bool available();
 

@@ -28,7 +28,8 @@ Keeper::Keeper(Loop &loop, const Config &config, const VmConfig &vm, const State
 	       {[this] { vmm_changed(); }, [this] { vmm_died(); }}),
 	  watch_(loop, config, vm, vmm_,
 		 // Frozen: the machine's stop waits for the refresh to end.
-		 [this] { return machine_.state() == sb::State::Active || (machine_.state() == sb::State::Frozen && acting_); })
+		 [this] { return machine_.state() == sb::State::Active || (machine_.state() == sb::State::Frozen && acting_); },
+		 [this] { leave_note(); })
 {
 	// Not on a frozen VM's way
 	state_.reserve(16u << 20);
@@ -263,6 +264,7 @@ void Keeper::link_up(uint64_t boot)
 void Keeper::link_down()
 {
 	link_.reset();
+	early_.reset();
 	peer_ready_.reset();
 	if (bounded_)
 		bounded_->link_down();
@@ -281,7 +283,9 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 
 	if (h.msg == sb::Msg::Ready)
 		return hear_ready(h, body);
-	// Everything is said again. A peer that says more while QEMU is waited for is not kept in memory.
+	if (!begun_ && h.msg == sb::Msg::Running)
+		early_ = event;
+	// Everything else is said again. A peer that says more while QEMU is waited for is not kept in memory.
 	if (!begun_ || events_.size() > max_events)
 		return;
 	try {

@@ -150,6 +150,11 @@ private:
 	bool open_kept();
 	void drop_kept();
 	void watch_death();
+	// For a crash kernel, should the host panic (keeper_panic.cc): what there is of the VM now
+	void leave_note();
+	std::optional<Note> make_note();
+	void panic_obstacles(std::vector<Obstacle> &out) const;
+	Json panic_status() const;
 	bool open_memory();
 	void hold();
 	void make_sender();
@@ -174,6 +179,7 @@ private:
 	bool anew_ = false, verifying_ = false;
 	pid_t image_pid_ = 0;
 	std::optional<uint64_t> link_;		// the peer's boot
+	std::optional<sb::Event> early_;	// RUNNING, which is said once a link: it came before we had begun
 	std::deque<sb::Action> actions_;
 	std::deque<sb::Event> events_;
 	Loop::Timer tick_ = 0, begin_ = 0, retry_ = 0;
@@ -181,6 +187,8 @@ private:
 	std::unique_ptr<RamFile> ram_;
 	std::unique_ptr<Hold> hold_;
 	pid_t held_ = 0;			// the VMM that was tried to be held
+	std::vector<Mapping> mappings_;		// of that VMM, as last left for a crash kernel
+	std::string note_trouble_;		// why nothing is left; empty: it is
 	std::unique_ptr<PageSource> source_;
 	std::unique_ptr<Sender> sender_;
 	std::unique_ptr<Bounded> bounded_;	// of sender_: goes before it

@@ -33,6 +33,8 @@ bool Keeper::keep_dead()
 		stages_.clear();
 		began_ = Loop::Clock::now();
 		try {
+			// What a crash kernel would find is of rings that nobody has written to.
+			hold_->leave();
 			state_ = watch_.make_state(*hold_);
 		} catch (const Error &error) {
 			trouble_ = std::string("QEMU was killed, and the VM cannot go on: ") + error.what();
@@ -46,6 +48,7 @@ bool Keeper::keep_dead()
 	kept_ = true;
 	watch_.end();
 	note_state();
+	leave_note();
 	say(vm_.name, "QEMU was killed; the VM's memory, its vCPUs and its rings are kept (" + std::to_string(state_.size()) + " bytes of state)");
 	hand_in({.ev = sb::Ev::VmDied, .msg = {}, .whole = false, .from = 0, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
 	// One that was being stopped, or asked for its state, when it died
@@ -107,6 +110,7 @@ void Keeper::check(Checked answer)
 				out.push_back({"redoubt_standby.ko", Hold::available() ? "does not hold the VM" : "is not loaded", true});
 			else if (std::string why = watch_.obstacle(); !why.empty())
 				out.push_back({"now", why, true});
+			panic_obstacles(out);
 		}
 		answer(error, out);
 	});

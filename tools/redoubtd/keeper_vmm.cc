@@ -120,6 +120,9 @@ void Keeper::restart()
 			      vmm_state_name(vmm_.state()));
 	if (link_)
 		events_.push_back({.ev = sb::Ev::LinkUp, .msg = {}, .whole = false, .from = *link_, .to = 0, .epoch = 0, .digest = {}, .mine = {}});
+	if (early_)
+		events_.push_back(*early_);
+	early_.reset();
 	if (!tick_)
 		tick();
 	next_action();
@@ -196,6 +199,7 @@ void Keeper::let_run()
 	say(vm_.name, std::string("the VM runs here, and must not (") + sb::state_name(machine_.state()) + "): stopped");
 	// What was sent is of another moment than what lies there now.
 	state_saved_ = false;
+	leave_note();
 	stale_ = saving_;
 	if (sender_)
 		sender_->cancel();
@@ -352,10 +356,12 @@ bool Keeper::make_receiver()
 		trouble_ = "the VM of a QEMU that was killed is still kept here";
 		return false;
 	}
-	if (receiver_ && ram_->changed().empty())
-		return true;
-	if (!open_memory())
+	const bool there = receiver_ && ram_->changed().empty();
+	if (!there && !open_memory())
 		return false;
+	ram_->keep_pages(locked_bytes(vmm_.pid()) >= ram_->frames() * page_bytes);
+	if (there)
+		return true;
 	receiver_ = std::make_unique<Receiver>(loop_, *ram_, vm_.ram + ".state");
 	// In the middle of an image: what came until now went into another file.
 	if (machine_.state() == sb::State::Receiving && !ask_for_all())

@@ -3,7 +3,9 @@
 #include "memory.h"
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -88,10 +90,10 @@ void RamFile::zero(uint64_t first, uint64_t count)
 
 	check(first, count);
 	// A hole is zero, and costs nothing.
-	if (!fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first * page_bytes),
+	if (!keep_ && !fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first * page_bytes),
 		       static_cast<off_t>(count * page_bytes)))
 		return;
-	if (errno != EOPNOTSUPP && errno != ENOSYS)
+	if (!keep_ && errno != EOPNOTSUPP && errno != ENOSYS)
 		throw Error("punch a hole into " + path_, errno);
 	for (uint64_t i = 0; i < count; i++)
 		write(first + i, 1, zeroes);
@@ -105,6 +107,17 @@ uint64_t RamFile::next_data(uint64_t from) const
 	if (at < 0)
 		return errno == ENXIO ? frames_ : from;
 	return static_cast<uint64_t>(at) / page_bytes;
+}
+
+uint64_t locked_bytes(pid_t pid)
+{
+	std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+
+	for (std::string line; std::getline(status, line);) {
+		if (line.starts_with("VmLck:"))
+			return strtoull(line.c_str() + 6, nullptr, 10) * 1024;
+	}
+	return 0;
 }
 
 bool is_zero(const uint8_t *page)

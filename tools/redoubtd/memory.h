@@ -12,6 +12,7 @@
 #include <string>
 
 #include <openssl/evp.h>
+#include <sys/types.h>
 
 #include <standby/image.h>
 
@@ -40,6 +41,8 @@ public:
 	void read(uint64_t first, uint64_t count, uint8_t *to) const;
 	void write(uint64_t first, uint64_t count, const uint8_t *from);
 	void zero(uint64_t first, uint64_t count);
+	// zero() leaves no holes from here on: the VMM has its memory locked, and a page is to stay where its page tables say.
+	void keep_pages(bool keep) { keep_ = keep; }
 	// The first frame at @from or later that may be other than zero; frames(): none.
 	uint64_t next_data(uint64_t from) const;
 
@@ -49,7 +52,11 @@ private:
 	std::string path_;
 	Fd fd_;
 	uint64_t frames_ = 0;
+	bool keep_ = false;
 };
+
+// What a process has locked, in bytes
+uint64_t locked_bytes(pid_t pid);
 
 bool is_zero(const uint8_t *page);
 
