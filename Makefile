@@ -159,6 +159,7 @@ modules_install = CONFIG_MODULE_SIG_ALL= INSTALL_MOD_STRIP=1 INSTALL_MOD_PATH=$(
 install: $(KERNELS:%=install-%) tools
 	+for d in redoubtctl redoubtd redoubt-crash; do $(MAKE) -C tools/$$d O=$(abspath $(BUILD))/tools install || exit; done
 	install -D -m 644 scripts/redoubtd.service $(DESTDIR)/usr/lib/systemd/system/redoubtd.service
+	install -D -m 644 scripts/redoubt-crash.service $(DESTDIR)/usr/lib/systemd/system/redoubt-crash.service
 	install -D -m 644 scripts/60-redoubt.rules $(DESTDIR)/usr/lib/udev/rules.d/60-redoubt.rules
 	install -D -m 755 scripts/redoubt-vm $(DESTDIR)/usr/lib/ocf/resource.d/redoubt/redoubt-vm
 	install -D -m 755 scripts/redoubt-notify $(DESTDIR)$(or $(PREFIX),/usr/local)/sbin/redoubt-notify

@@ -3,6 +3,7 @@
 // redoubt-crash: the host's kernel panics, its VMs do not. "load" puts a crash kernel where a panic finds it; the others are
 // for that kernel's initramfs, and read what the old kernel has left.
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -12,12 +13,14 @@
 
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include "kexec.h"
 #include "layout.h"
+#include "rescue.h"
 #include "root.h"
 #include "sys.h"
 #include "vcpu.h"
@@ -27,7 +30,7 @@ using namespace redoubt::crash;
 namespace {
 
 constexpr const char *root_parameter = "/sys/module/redoubt_standby/parameters/crash_root";
-constexpr const char *line_parameter = "redoubt.root=";
+constexpr const char *line_parameter = "redoubt.root=", *ours_path = "/run/redoubt/crash.root";
 
 std::string slurp(const std::string &path)
 {
@@ -50,30 +53,52 @@ void write_file(const std::string &path, const void *data, size_t bytes)
 		throw std::runtime_error(path + ": cannot be written");
 }
 
-// On the crash kernel's command line
-uint64_t root_address()
-{
-	std::istringstream line(slurp("/proc/cmdline"));
-	std::string word;
-
-	while (line >> word)
-		if (word.rfind(line_parameter, 0) == 0)
-			return std::stoull(word.substr(strlen(line_parameter)), nullptr, 16);
-	throw std::runtime_error(std::string("no ") + line_parameter + " on the command line");
-}
-
 struct Options {
 	CrashKernel crash;
-	std::string vmcore = "/proc/vmcore", layout = "/etc/redoubt/crash.layout", out, root;
+	std::string agent_config, vmcore = "/proc/vmcore", layout = "/etc/redoubt/crash.layout", out, root;
 };
+
+// Where this kernel speaks to its operator
+std::string consoles()
+{
+	std::istringstream line(slurp("/proc/cmdline"));
+	std::string word, out;
+
+	while (line >> word)
+		if (word.rfind("console=", 0) == 0)
+			out += word + " ";
+	return out;
+}
 
 void do_load(Options &o)
 {
 	std::string root = slurp(root_parameter);
 
+	utsname u;
+	redoubt::client::Fd ours;
+
 	root.erase(root.find_last_not_of('\n') + 1);
+	uname(&u);
+	if (o.crash.kernel.empty())
+		o.crash.kernel = std::string("/boot/vmlinuz-") + u.release;
+	if (!o.agent_config.empty()) {
+		const std::string archive = make_initramfs(o.agent_config, u.release);
+		ours = redoubt::client::Fd(memfd_create("crash", MFD_CLOEXEC));
+		const std::string path = "/proc/self/fd/" + std::to_string(ours.get());
+		write_file(path, archive.data(), archive.size());
+		o.crash.initramfs.insert(o.crash.initramfs.begin(), path);
+		o.crash.line = consoles() + "panic=-1 nr_cpus=1 reset_devices " + o.crash.line;
+	}
+	if (o.crash.initramfs.empty())
+		throw std::runtime_error("--agent-config or --initramfs: what is the crash kernel to do?");
 	o.crash.line += " " + (line_parameter + root);
 	load(o.crash);
+	// For "redoubtctl standby check"; one that does something else is none for it.
+	unlink(ours_path);
+	if (o.agent_config.empty())
+		return;
+	mkdir("/run/redoubt", 0755);
+	write_file(ours_path, root.data(), root.size());
 }
 
 // An image as files: "memory", a frame at its place, zero pages being holes; "lost", the numbers of the frames that are not there.
@@ -127,6 +152,7 @@ int image_of(const Layout &layout, Physical &memory, const Root &root, const Vm 
 	if (mkdir(dir.c_str(), 0700))
 		throw std::runtime_error(dir + ": " + strerror(errno));
 	write_file(dir + "/note", vm.note.data(), vm.note.size());
+	write_file(dir + "/live", vm.live.data(), vm.live.size());
 	Image image(dir);
 	for (const rdt_crash_range &r : vm.ranges) {
 		const uint64_t gone = image.range(memory, space, r);
@@ -187,16 +213,28 @@ int do_image(const Options &o)
 
 int main(int argc, char **argv)
 {
+	if (getpid() == 1)
+		init();
 	CLI::App app("The VMs of a host whose kernel panics", "redoubt-crash");
 	Options o;
 
 	app.require_subcommand(1);
 	auto *const loads = app.add_subcommand("load", "Load a crash kernel; redoubt_standby is loaded");
-	loads->add_option("--kernel", o.crash.kernel, "the image, of this very kernel")->required();
-	loads->add_option("--initramfs", o.crash.initramfs, "archives, laid over one another")->required();
-	loads->add_option("--append", o.crash.line, "its command line");
+	loads->add_option("--agent-config", o.agent_config, "redoubtd's: the crash kernel hands the VMs over to its peer, and boots again");
+	loads->add_option("--kernel", o.crash.kernel, "the image, of this very kernel; /boot/vmlinuz-RELEASE");
+	loads->add_option("--initramfs", o.crash.initramfs, "archives, laid over one another; with --agent-config, over that, a card's firmware");
+	loads->add_option("--append", o.crash.line, "its command line, or with --agent-config what is put to it");
 	auto *const unloads = app.add_subcommand("unload", "Take it away");
 	auto *const layout = app.add_subcommand("layout", "Where this kernel's KVM has its fields, for the crash kernel");
+	auto *const send = app.add_subcommand("send", "In the crash kernel: hand the VMs over; as its first program redoubt-crash does that by itself");
+	RescueOptions rescued;
+	std::string send_root;
+	unsigned int patience = 600;
+	send->add_option("--vmcore", rescued.vmcore, "the old kernel's memory");
+	send->add_option("--layout", rescued.layout, "the file that \"layout\" printed");
+	send->add_option("--root", send_root, "the root's address, not that of the command line");
+	send->add_option("--config", rescued.config, "redoubtd's");
+	send->add_option("--patience", patience, "seconds without any progress");
 	auto *const image = app.add_subcommand("image", "In the crash kernel: what the VMs were");
 	image->add_option("--vmcore", o.vmcore, "the old kernel's memory");
 	image->add_option("--layout", o.layout, "the file that \"layout\" printed");
@@ -206,12 +244,20 @@ int main(int argc, char **argv)
 	try {
 		if (*loads)
 			do_load(o);
-		else if (*unloads)
+		else if (*unloads) {
 			unload();
+			unlink(ours_path);
+		}
 		else if (*layout)
 			std::cout << Layout::of_running_kernel().text();
 		else if (*image)
 			return do_image(o);
+		else if (*send) {
+			signal(SIGPIPE, SIG_IGN);
+			rescued.root = send_root.empty() ? 0 : std::stoull(send_root, nullptr, 16);
+			rescued.patience = std::chrono::seconds(patience);
+			return rescue(rescued);
+		}
 		return 0;
 	} catch (const std::exception &e) {
 		std::cerr << "redoubt-crash: " << e.what() << '\n';
