@@ -319,6 +319,8 @@ def here():
                 for a in BOTH for b in BOTH]
     standby += [standby_hosts("power", ("6.12", "6.12"), "power-test", "--postgres", "--primary", "b", seconds=300, **database),
                 standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
+    standby += [standby_hosts("panic-go", (a, b), "panic-go-test", "--panic", "--primary", "b", args=("3",), seconds=500)
+                for a, b in (("6.12", "6.12"), BOTH)]
     # A vCPU in the guest on another CPU, one that waits for its turn on the only one, one with an I/O under way, a QEMU's
     standby += [HereSuite(f"standby/panic-{kernel}-{cpus}-{what}", ("selftests/standby/panic", kernel, cpus, what), 60, arch="npt",
                           kernel=kernel, needs=(("modules", "tools"), ("-C", "selftests/standby")),
@@ -327,6 +329,8 @@ def here():
                 if (kernel, what) != ("6.1", "stopped")]     # it has not been run there yet
     return labs + two + standby + [
         HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
+        HereSuite("standby/panic-wire", ("selftests/standby/panic-wire-test",), 90, short=True, needs=(("tools",),)),
+        HereSuite("standby/panic-wire-often", ("selftests/standby/panic-wire-test", "--cuts", "40", "--kills", "30"), 600, needs=(("tools",),)),
         HereSuite("standby/many", ("selftests/standby/many-test",), 60, short=True, needs=(("tools",),)),
         HereSuite("standby/agent-bounded", ("selftests/standby/agent-test", "--bounded", "--cuts", "9", "--kills", "4"), 60, short=True,
                   needs=(("tools",),)),

@@ -86,6 +86,9 @@ class Pair:
         self.argv[me] = argv + [f"--qemu-arg={a}" for a in qemu] + ["--", *command]
 
     def boot(self, me):
+        console = f"{LOGS}/{self.label}-{me}.console"
+        if me in self.killed and os.path.exists(console):
+            os.replace(console, f"{console}.before")
         log = None if me == "a" else open(f"{LOGS}/{self.label}-{me}.log", "a" if me in self.killed else "w")
         self.killed.discard(me)
         self.hosts[me] = subprocess.Popen(self.argv[me], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

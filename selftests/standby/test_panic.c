@@ -28,6 +28,7 @@
 
 #define DATA_BYTES	(8ul << 20)
 #define NOTE_BYTES	10000
+#define LIVE_BYTES	(2 * 4096)
 
 static const char *image;
 
@@ -39,9 +40,14 @@ static void note_of(uint8_t *note)
 		note[i] = i * 7 + i / 251;
 }
 
+/* What the agent goes on writing to; shared, as it must be. */
+static uint8_t *live;
+static uint32_t live_bytes;
+
 static int crash_set(int reg, uint64_t ranges, uint32_t nr, const void *note, uint32_t bytes)
 {
-	struct rdt_sb_crash c = { .ranges = ranges, .nr_ranges = nr, .note = (uintptr_t)note, .note_bytes = bytes };
+	struct rdt_sb_crash c = { .ranges = ranges, .nr_ranges = nr, .note = (uintptr_t)note, .note_bytes = bytes,
+				  .live = (uintptr_t)live, .live_bytes = live_bytes };
 
 	return ioctl(reg, RDT_SB_CRASH, &c) ? errno : 0;
 }
@@ -58,6 +64,16 @@ static bool refusals(int reg)
 	good = good && crash_set(reg, 8, 1, NULL, 0) == EFAULT && crash_set(reg, 0, 0, (void *)8, 4096) == EFAULT;
 	good = good && crash_set(reg, 0, 513, NULL, 0) == EINVAL && crash_set(reg, 0, 0, NULL, 16 << 20 | 1) == EINVAL;
 	close(dev);
+	/* No whole pages, more than may be, and none of ours */
+	live_bytes = 4095;
+	good = good && crash_set(reg, 0, 0, NULL, 0) == EINVAL;
+	live_bytes = (1 << 20) + 4096;
+	good = good && crash_set(reg, 0, 0, NULL, 0) == EINVAL;
+	live_bytes = 4096;
+	live++;
+	good = good && crash_set(reg, 0, 0, NULL, 0) == EINVAL;
+	live = (void *)0x8000;		/* nothing is there */
+	good = good && crash_set(reg, 0, 0, NULL, 0) == EFAULT;
 	return good;
 }
 
@@ -74,15 +90,22 @@ static void before(bool io, const char *cmd)
 	if (reg < 0)
 		tap_bail("registration: %s", strerror(errno));
 	note_of(note);
+	live = mmap(NULL, LIVE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (live == MAP_FAILED)
+		tap_bail("mmap");
 	for (int k = 0; k < CHILD_SLOTS; k++) {
 		ranges[k].first = c.box->slot[k].gfn;
 		ranges[k].count = c.box->slot[k].frames;
 		ranges[k].hva = c.box->slot[k].hva;
 	}
 	/* More than once: the old one is freed. */
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
+		live_bytes = i == 1 ? 0 : LIVE_BYTES;
 		if (crash_set(reg, (uintptr_t)ranges, i == 1 ? 0 : CHILD_SLOTS, note, NOTE_BYTES - (i < 2)))
 			tap_bail("RDT_SB_CRASH");
+	}
+	/* Behind it: it is found as it is at the panic. */
+	memset(live, 0x5b, LIVE_BYTES);
 	put_file("refused", refusals(reg) ? "1" : "0", 1);
 	io ? child_leave(&c) : child_run(&c);
 	for (int k = 0; k < CHILD_SLOTS; k++)
@@ -182,6 +205,8 @@ static void after(void)
 	note_of(note);
 	got = get_file(at_image(UUID_TEXT "/note"), &bytes);
 	ok(got && bytes == NOTE_BYTES && !memcmp(got, note, bytes), "F1 the note, the last one of three");
+	got = get_file(at_image(UUID_TEXT "/live"), &bytes);
+	ok(got && bytes == LIVE_BYTES && got[0] == 0x5b && !memcmp(got, got + 1, bytes - 1), "F1 the live area, as it was at the panic");
 	if (what && !strcmp(what, "io")) {
 		ok(said(log, "vCPU 0 lost: an I/O of it was not complete"), "F3 a vCPU in the middle of an I/O is told to be lost");
 	} else {
