@@ -32,7 +32,8 @@ struct rdt_kvm_bell {
  * @monitored: is the VM attached to Redoubt?
  * @copy_get: copies may be shown until @copy_put, when none is any more; between get() and put(). 0 or -ENOMEM.
  * @show: from now on the VM's vCPUs see @page, of one reference that goes over, where the guest has @gfn; what else looks at
- *	its memory (VMM, devices, KVM itself) does not. 0; -EBUSY: there is one already, or the VM is attached; -ENOMEM.
+ *	its memory (VMM, devices, KVM itself) does not. 0; -EBUSY: there is one already, or the VM is attached; -EINVAL: the VMM
+ *	has another frame there than @pfn; -ENOMEM. In the VMM's thread, or one that has its mm.
  *	Takes kvm->mmu_lock; may be called in kvm->srcu.
  * @hide: they do not any more; @page is freed. Likewise.
  */
@@ -44,7 +45,7 @@ struct rdt_kvm_services {
 	bool (*monitored)(struct kvm *kvm);
 	int (*copy_get)(struct kvm *kvm);
 	void (*copy_put)(struct kvm *kvm);
-	int (*show)(struct kvm *kvm, gfn_t gfn, struct page *page);
+	int (*show)(struct kvm *kvm, gfn_t gfn, unsigned long pfn, struct page *page);
 	void (*hide)(struct kvm *kvm, gfn_t gfn);
 };
 extern const struct rdt_kvm_services rdt_kvm_services;

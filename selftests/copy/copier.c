@@ -61,7 +61,7 @@ out:
 static int show(struct copier *c, const void __user *arg)
 {
 	struct copier_show s;
-	struct page *page;
+	struct page *page, *guests;
 	int err = -EFAULT;
 
 	if (copy_from_user(&s, arg, sizeof(s)))
@@ -69,8 +69,11 @@ static int show(struct copier *c, const void __user *arg)
 	page = alloc_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
-	if (!copy_from_user(page_address(page), u64_to_user_ptr(s.page), PAGE_SIZE))
-		err = c->ops->show(c->kvm, s.gfn, page);
+	if (!copy_from_user(page_address(page), u64_to_user_ptr(s.page), PAGE_SIZE) &&
+	    get_user_pages_fast(s.page, 1, FOLL_WRITE, &guests) == 1) {
+		err = c->ops->show(c->kvm, s.gfn, page_to_pfn(guests), page);
+		put_page(guests);
+	}
 	if (err)
 		__free_page(page);
 	else

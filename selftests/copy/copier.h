@@ -8,7 +8,7 @@
 
 struct copier_show {
 	__u64 gfn;
-	__u64 page;	/* address of 4096 bytes that are its copy */
+	__u64 page;	/* where the VMM has it: as it is now it is copied */
 };
 
 #define COPIER_VM	_IO('C', 0)	/* argument: the VM's descriptor; once */

@@ -162,6 +162,7 @@ static u64 g_watch(u64 gva, u64 at_limit, u64 last)
 			seen = guest_load(gva);
 			max = guest_load(at_limit);
 			bad += seen > max;
+			guest_store(gva + 8, max);
 		}
 	} while (max < last);
 	return bad;

@@ -177,6 +177,54 @@ TEST_P(Shown, E1_none_is_shown_where_not_all_can_be)
 	EXPECT_TRUE(a.seen.empty());
 }
 
+/* What was hidden once is no word about what is shown next. */
+TEST_P(Shown, E4_bus_mastering_and_then_not_all_pages)
+{
+	start();
+	give(rw(nvm_read, 8));
+	rdt_model_unshow(a.model);
+	EXPECT_EQ(answer(), 0);
+	a.fail_show_in = 3;
+	give(rw(nvm_read, 8));
+	EXPECT_TRUE(a.seen.empty());
+	EXPECT_EQ(answer(), 0);
+	a.fail_show_in = 0;
+	give(rw(nvm_read, 8));
+	EXPECT_EQ(a.seen.size(), pages);
+	EXPECT_EQ(answer(), 0);
+	EXPECT_EQ(a.seen_at_write, 0u);
+}
+
+/* Behind a reset the guest has its pages, and nobody else writes to them. */
+TEST_P(Shown, E4_nothing_is_written_to_what_was_given_back)
+{
+	start();
+	a.deaf = false;
+	give(rw(nvm_read, 8));
+	rdt_model_unshow(a.model);
+	memory.dirty.clear();
+	g.disable();
+	for (u32 i = 0; i < pages; i++)
+		EXPECT_FALSE(is_dirty(i)) << i;
+}
+
+/* What the model has to hide in it is not shown by the device. */
+TEST_P(Shown, E2_identify_goes_by_the_model)
+{
+	start();
+	for (u32 cns : {cns_ns, cns_ctrl}) {
+		Sqe e = {};
+
+		e.opcode = adm_identify;
+		e.nsid = cns == cns_ns;
+		e.prp1 = g.page();
+		e.cdw10 = cns;
+		a.shown = 0;
+		ASSERT_EQ(g.admin_command(e), 0);
+		EXPECT_EQ(a.shown, 0u);
+	}
+}
+
 /* The host's memory for it has an end, however many commands a guest has under way. */
 TEST_P(Shown, E10_copies_have_an_end)
 {

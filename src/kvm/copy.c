@@ -104,7 +104,7 @@ int rdt_copy_get(struct kvm *kvm)
 	return 0;
 }
 
-void rdt_copy_put(struct kvm *kvm)
+static void drop(struct kvm *kvm)
 {
 	struct copies *c;
 	bool last;
@@ -115,12 +115,18 @@ void rdt_copy_put(struct kvm *kvm)
 	if (last)
 		hash_del_rcu(&c->node);
 	spin_unlock(&all_lock);
-	static_branch_dec(&rdt_copies);
 	if (!last)
 		return;
 	flush_work(&c->reap);
-	WARN_ON(!xa_empty(&c->pages));
+	if (WARN_ON(!xa_empty(&c->pages)))
+		xa_destroy(&c->pages);
 	kfree_rcu(c, rcu);
+}
+
+void rdt_copy_put(struct kvm *kvm)
+{
+	drop(kvm);
+	static_branch_dec(&rdt_copies);
 }
 
 struct page *rdt_copy_find(struct kvm *kvm, gfn_t gfn)
@@ -169,7 +175,23 @@ static struct copies *mine(struct kvm *kvm)
 	return c;
 }
 
-int rdt_copy_show(struct kvm *kvm, gfn_t gfn, struct page *page)
+/* Is that frame where the VMM has the guest's? Nothing else may be replaced. Its thread, or one that has its mm. */
+static bool is_guests(struct kvm *kvm, gfn_t gfn, unsigned long pfn)
+{
+	int idx = srcu_read_lock(&kvm->srcu);
+	unsigned long hva = gfn_to_hva(kvm, gfn);
+	struct page *page;
+	bool same = false;
+
+	if (!kvm_is_error_hva(hva) && current->mm == kvm->mm && get_user_pages_fast_only(hva, 1, FOLL_WRITE, &page) == 1) {
+		same = page_to_pfn(page) == pfn;
+		put_page(page);
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+	return same;
+}
+
+int rdt_copy_show(struct kvm *kvm, gfn_t gfn, unsigned long pfn, struct page *page)
 {
 	struct copies *c = mine(kvm);
 	bool attached;
@@ -180,10 +202,31 @@ int rdt_copy_show(struct kvm *kvm, gfn_t gfn, struct page *page)
 	rcu_read_unlock();
 	if (attached || READ_ONCE(c->nr_waiting) >= MAX_WAITING)
 		return -EBUSY;
+	if (!is_guests(kvm, gfn, pfn))
+		return -EINVAL;
 	err = xa_insert(&c->pages, gfn, page, GFP_KERNEL_ACCOUNT);
 	if (!err)
 		zap(kvm, gfn);
 	return err;
+}
+
+/* From now on rdt_vm_find() has it, so no entry with a copy is made any more; none of before may stay beside those without. */
+void rdt_copy_attached(struct kvm *kvm)
+{
+	unsigned long gfn;
+	struct copies *c;
+	void *page;
+
+	spin_lock(&all_lock);
+	c = of(kvm);
+	if (c)
+		c->users++;
+	spin_unlock(&all_lock);
+	if (!c)
+		return;
+	xa_for_each(&c->pages, gfn, page)
+		zap(kvm, gfn);
+	drop(kvm);
 }
 
 void rdt_copy_hide(struct kvm *kvm, gfn_t gfn)

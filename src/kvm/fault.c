@@ -13,6 +13,8 @@
 #define ACC_EXEC	1u
 #define ACC_WRITE	2u
 #define ACC_USER	4u	/* on EPT: readable */
+/* KVM's spte.h */
+#define SPTE_PRESENT	BIT_ULL(11)
 
 RDT_REPLACE(kvm, kvm_mmu_page_fault, RDT_ANY, true);
 RDT_REPLACE(kvm, x86_emulate_instruction, RDT_ANY, true);
@@ -29,6 +31,7 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 {
 	struct rdt_vm *vm;
 	u8 view, grant = RDT_ACC_RWX;
+	union kvm_mmu_page_role role = rdt_member(sp, kvm_mmu_page, role);
 	struct page *copy;
 	void *page = NULL;
 	bool wrprot;
@@ -36,10 +39,10 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 	rdt_hook_enter(&rdt_hook_make_spte);
 	vm = rdt_vm_find(vcpu->kvm);
 	if (vm) {
-		view = rdt_role_view(rdt_member(sp, kvm_mmu_page, role));
+		view = rdt_role_view(role);
 		grant = rdt_core_access(vm->core, view, gfn);
 		page = rdt_core_private(vm->core, view, gfn);
-	} else if (static_branch_unlikely(&rdt_copies)) {
+	} else if (static_branch_unlikely(&rdt_copies) && role.level == PG_LEVEL_4K) {
 		copy = rdt_copy_find(vcpu->kvm, gfn);
 		if (copy)
 			pfn = page_to_pfn(copy);
@@ -49,6 +52,12 @@ static bool hook_make_spte(struct kvm_vcpu *vcpu, struct kvm_mmu_page *sp,
 		pfn = page_to_pfn(virt_to_page(page));
 		host_writable = true;
 	}
+	/*
+	 * Another vCPU was faster, and what is to be there has changed since: KVM must not change a leaf's frame (that is a
+	 * BUG() of its). The zap that the change will bring waits for us.
+	 */
+	if (role.level == PG_LEVEL_4K && (old_spte & SPTE_PRESENT))
+		pfn = (old_spte & PTE_PFN_MASK) >> PAGE_SHIFT;
 	if (!(grant & RDT_ACC_W))
 		pte_access &= ~ACC_WRITE;
 	if (!(grant & RDT_ACC_X))

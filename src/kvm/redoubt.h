@@ -223,8 +223,10 @@ DECLARE_STATIC_KEY_FALSE(rdt_copies);	/* some VM may have one */
 /* Of struct rdt_kvm_services; see there. */
 int rdt_copy_get(struct kvm *kvm);
 void rdt_copy_put(struct kvm *kvm);
-int rdt_copy_show(struct kvm *kvm, gfn_t gfn, struct page *page);
+int rdt_copy_show(struct kvm *kvm, gfn_t gfn, unsigned long pfn, struct page *page);
 void rdt_copy_hide(struct kvm *kvm, gfn_t gfn);
+/* The VM has just been attached; may sleep. */
+void rdt_copy_attached(struct kvm *kvm);
 /* What its vCPUs see in place of a frame, or NULL; and whether there is any among @count of them. Under kvm->mmu_lock. */
 struct page *rdt_copy_find(struct kvm *kvm, gfn_t gfn);
 bool rdt_copy_within(struct kvm *kvm, gfn_t gfn, unsigned long count);

@@ -147,6 +147,7 @@ int rdt_vm_attach(struct kvm *kvm, bool self, struct rdt_vm **out)
 	kref_get(&vm->ref);	/* the caller's */
 	publish(vm);
 	mutex_unlock(&rdt_vms_lock);
+	rdt_copy_attached(kvm);
 	rdt_port_event(vm, &ev);
 	*out = vm;
 	return 0;

@@ -159,6 +159,15 @@ static long reset(struct rdt_device *d, unsigned int cmd, unsigned long arg)
 	return err;
 }
 
+/* What was reset is the guest's again, without waiting for who takes the lock next. */
+static void look_at_reset(struct rdt_device *d)
+{
+	if (d->model && READ_ONCE(d->was_reset)) {
+		rdt_lock(d);
+		rdt_unlock(d);
+	}
+}
+
 static long ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
 {
 	struct rdt_device *d = to_rdt(vdev);
@@ -178,7 +187,11 @@ static long ioctl(struct vfio_device *vdev, unsigned int cmd, unsigned long arg)
 			return -EINVAL;		/* it would go round the model */
 		}
 	}
-	return err == -ENOTTY ? vfio_pci_core_ioctl(vdev, cmd, arg) : err;
+	if (err == -ENOTTY) {
+		err = vfio_pci_core_ioctl(vdev, cmd, arg);
+		look_at_reset(d);	/* by a slot's reset */
+	}
+	return err;
 }
 
 static int feature(struct vfio_device *vdev, u32 flags, void __user *arg, size_t argsz)
@@ -227,11 +240,7 @@ static ssize_t write(struct vfio_device *vdev, const char __user *buf, size_t co
 	if (n > 0 && d->model && VFIO_PCI_OFFSET_TO_INDEX(pos) == VFIO_PCI_CONFIG_REGION_INDEX &&
 	    (pos & VFIO_PCI_OFFSET_MASK) < PCI_BASE_ADDRESS_2)
 		config_written(d, pos & VFIO_PCI_OFFSET_MASK, n);
-	/* A reset by a capability: the guest's memory is its own again. */
-	if (n > 0 && READ_ONCE(d->was_reset)) {
-		rdt_lock(d);
-		rdt_unlock(d);
-	}
+	look_at_reset(d);	/* by a capability */
 	return n;
 }
 

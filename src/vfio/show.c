@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The other assignment of E1's two buffers: the device has the guest's page, its CPUs a copy, by way of the nested page
- * table, which is redoubt.ko's business. QEMU has the guest's memory at its physical addresses: a bus address is one.
+ * table, which is redoubt.ko's business. Where a bus address is not the guest's physical address (a guest with an
+ * IOMMU) redoubt.ko finds another frame there than the device has, and refuses.
  */
 #include "device.h"
 
@@ -10,16 +11,20 @@
 int rdt_dma_show(void *host, rdt_u64 iova)
 {
 	struct rdt_device *d = host;
+	phys_addr_t phys;
 	struct page *page;
 
 	lockdep_assert_held(&d->lock);
 	if (!d->bell.shows)
 		return -1;
+	phys = iommu_iova_to_phys(d->domain, iova);
+	if (!phys)
+		return -1;
 	page = alloc_page(GFP_KERNEL_ACCOUNT);
 	if (!page)
 		return -1;
 	if (rdt_dma_read(host, iova, page_address(page), PAGE_SIZE) ||
-	    d->bell.kvm_ops->show(d->bell.kvm, iova >> PAGE_SHIFT, page)) {
+	    d->bell.kvm_ops->show(d->bell.kvm, iova >> PAGE_SHIFT, phys >> PAGE_SHIFT, page)) {
 		__free_page(page);
 		return -1;
 	}

@@ -168,6 +168,7 @@ private:
 		Dir dir = Dir::None;
 		u64 bytes = 0;
 		u64 meta = 0; /* at MPTR */
+		bool shows = false; /* the data are nobody's business but the guest's: whole pages of them may be its own, shown */
 	};
 
 	/* An SGL, on its way into piece_[] */
@@ -262,8 +263,8 @@ private:
 	Sc map_copy(Slot &s, Sqe &e, u64 first, u32 pages, const Transfer &t);
 	Sc map_meta(Slot &s, Sqe &e, u64 mptr, const Transfer &t, bool bounce);
 	bool copy_back(const Slot &s);
-	bool show(Slot &s, u64 first, u32 pages, const Transfer &t);
-	bool end_show(Slot &s);
+	bool show(Slot &s, u64 first, u32 pages);
+	bool end_show(Slot &s, bool touch);
 	void free_data(Slot &s);
 
 	/* nvme_sgl.cc */

@@ -93,7 +93,18 @@ Nvme::Sc Nvme::map_prps(Slot &s, Sqe &e, u64 first, u64 prp2, const Transfer &t,
 		sc = guest_prps(prp2, pages - 1);
 	if (sc != sc_ok)
 		return sc;
-	return bounce && !show(s, first, pages, t) ? map_copy(s, e, first, pages, t) : set_prps(s, e, first, pages);
+	if (!bounce)
+		return set_prps(s, e, first, pages);
+	if (t.shows && t.bytes == pages * page_size) {
+		/* Before anything is shown: a command that waits for its list is tried again and again. */
+		sc = set_prps(s, e, first, pages);
+		if (sc != sc_ok || show(s, first, pages))
+			return sc;
+		pool_.give(s.list);
+		s.list = Pool::none;
+		e.prp1 = e.prp2 = 0;
+	}
+	return map_copy(s, e, first, pages, t);
 }
 
 /*
@@ -101,10 +112,10 @@ Nvme::Sc Nvme::map_prps(Slot &s, Sqe &e, u64 first, u64 prp2, const Transfer &t,
  * that the device writes: nobody else's data are in them, so nothing need be merged, and a VMM, which has no view
  * of its own, does not read what the guest does not either. false: not for this command; nothing is shown then.
  */
-bool Nvme::show(Slot &s, u64 first, u32 pages, const Transfer &t)
+bool Nvme::show(Slot &s, u64 first, u32 pages)
 {
 	/* No more memory than the copies of the other kind may take. */
-	if (t.dir != Dir::FromDevice || t.bytes != pages * page_size || showing_ + pages > Pool::chunk_pages * Pool::max_chunks)
+	if (showing_ + pages > Pool::chunk_pages * Pool::max_chunks)
 		return false;
 	if (rdt_dma_show(host_, first) != 0)
 		return false;
@@ -113,29 +124,33 @@ bool Nvme::show(Slot &s, u64 first, u32 pages, const Transfer &t)
 		rdt_dma_hide(host_, first);
 		return false;
 	}
+	s.hidden = false;
 	s.shown[0] = first;
 	for (s.shows = 1; s.shows < pages; s.shows++) {
 		if (rdt_dma_show(host_, prp_[s.shows - 1]) != 0) {
 			showing_ += s.shows;
-			end_show(s);
+			end_show(s, false);
 			return false;
 		}
 		s.shown[s.shows] = prp_[s.shows - 1];
 	}
-	s.hidden = false;
 	showing_ += pages;
 	shown_ += pages;
 	return true;
 }
 
-/* The device writes to them no more, for whatever reason. false: they are no memory any more. */
-bool Nvme::end_show(Slot &s)
+/*
+ * The device writes to them no more, for whatever reason; @touch: it has, and they are the device's still. false: they are
+ * no memory any more.
+ */
+bool Nvme::end_show(Slot &s, bool touch)
 {
 	bool ok = true;
 
 	for (u32 i = 0; i < s.shows; i++) {
 		/* Dirty before the guest sees it. */
-		ok &= rdt_dma_touch(host_, s.shown[i]) == 0;
+		if (touch)
+			ok &= rdt_dma_touch(host_, s.shown[i]) == 0;
 		if (!s.hidden)
 			rdt_dma_hide(host_, s.shown[i]);
 	}
@@ -153,9 +168,11 @@ void Nvme::unshow()
 		for (u32 i = 0; q.pair.slot && i < q.pair.depth; i++) {
 			Slot &s = q.pair.slot[i];
 
-			for (u32 page = 0; page < s.shows && !s.hidden; page++)
+			for (u32 page = 0; page < s.shows && !s.hidden; page++) {
+				rdt_dma_touch(host_, s.shown[page]);
 				rdt_dma_hide(host_, s.shown[page]);
-			s.hidden = true;
+			}
+			s.hidden = s.shows != 0;
 		}
 	}
 }
@@ -265,7 +282,8 @@ bool Nvme::copy_back(const Slot &s)
 /* All that a command has of private memory; the guest's CPUs have theirs again. */
 void Nvme::free_data(Slot &s)
 {
-	end_show(s);
+	/* What the guest has again may be anything of its by now. */
+	end_show(s, !s.hidden);
 	pool_.give(s.list);
 	pool_.give(s.data);
 	s.list = s.data = Pool::none;

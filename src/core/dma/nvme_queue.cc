@@ -268,7 +268,7 @@ void Nvme::complete(u16 qid, const Cqe &c)
 		if (qid == 0)
 			admin_done(s, answer);
 		/* A failed one may have come to the guest's own pages in part. */
-		if (const bool there = end_show(s); s.dir == Dir::FromDevice && (answer.status & 0x7ff) == sc_ok && !(there && copy_back(s))) {
+		if (const bool there = end_show(s, true); s.dir == Dir::FromDevice && (answer.status & 0x7ff) == sc_ok && !(there && copy_back(s))) {
 			refuse("data for an address that is not in the guest's memory: queue, command", qid, s.cid);
 			answer.status = sc_transfer_error | sc_dnr;
 		}
