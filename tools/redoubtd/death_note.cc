@@ -49,12 +49,30 @@ void DeathWatch::publish(LiveArea &live)
 	live.publish(watches);
 }
 
+// The state, with the interrupts where the guest has them now
+std::vector<uint8_t> DeathWatch::with_messages() const
+{
+	QStream stream(state_);
+
+	for (QSection &section : stream.sections()) {
+		if (!section.has("virtio"))
+			continue;
+		VirtioBlob blob(section.raw("virtio"), section.name);
+
+		for (const Messages &m : messages_) {
+			if (m.section == section.name)
+				blob.set_msix_table(m.table);
+		}
+	}
+	return stream.bytes();
+}
+
 bool DeathWatch::describe(Note &note) const
 {
 	if (!armed_ || !live_)
 		return false;
 	note.whole = false;
-	note.state = state_;
+	note.state = with_messages();
 	note.taken = ns_of(refreshed_);
 	note.cpuid = cpuid_;
 	note.live = live_->number();
