@@ -139,12 +139,13 @@ TEST_F(CtlStandby, F2_check_and_refusals)
 		if (request["command"] != "check")
 			return std::string("{\"ok\": false, \"error\": \"db: does not run here\"}");
 		return json{{"ok", true}, {"carried", false}, {"obstacles", {{{"what", "vfio-pci x"}, {"why", "no"}, {"vmm_death_only", false}},
-									      {{"what", "hpet"}, {"why", "old"}, {"vmm_death_only", true}}}}}.dump();
+									      {{"what", "hpet"}, {"why", "old"}, {"vmm_death_only", true}},
+									      {{"what", "memory"}, {"why", "not locked"}, {"panic_only", true}}}}}.dump();
 	};
 	const Result check = run({"check", "db"});
 
 	EXPECT_EQ(check.status, 1);
-	EXPECT_EQ(check.out, "refused: vfio-pci x: no\nif QEMU is killed: hpet: old\n");
+	EXPECT_EQ(check.out, "refused: vfio-pci x: no\nif QEMU is killed: hpet: old\nif the host panics: memory: not locked\n");
 	EXPECT_TRUE(has(run({"abort", "db"}).err, "db: does not run here"));
 	EXPECT_TRUE(has(run({"fenced", "db", "00000000000000ab"}).err, "db: does not run here"));
 	EXPECT_EQ(heard.back()["boot"], "00000000000000ab");

@@ -108,6 +108,10 @@ uint64_t Salvage::place_of(uint64_t hva) const
 void Salvage::make_state(const Layout &layout, const Root &root)
 {
 	if (note_.whole) {
+		// Somebody may have let it run since, at a monitor, and the agent had not seen it yet.
+		for (uint32_t i = 0; i < vm_.vcpus.size() && note_.record.kind != sb::Kind::Released; i++)
+			if (read_vcpu(layout, memory_, root, vm_, i).where != "user")
+				fail("it is not where its device state says: somebody has let it run");
 		state_ = note_.state;
 		where_ = "stopped by QEMU";
 		return;
