@@ -29,6 +29,7 @@
 #define DATA_BYTES	(8ul << 20)
 #define NOTE_BYTES	10000
 #define LIVE_BYTES	(2 * 4096)
+#define NR_MSRS		30		/* that redoubt-crash gives */
 
 static const char *image;
 
@@ -141,7 +142,7 @@ static const void *item(int vcpu, const char *name, size_t at_least)
 
 static bool msr_is(const struct kvm_msr_entry *e, uint32_t index, uint64_t value)
 {
-	for (size_t i = 0; i < 20; i++)
+	for (size_t i = 0; i < NR_MSRS; i++)
 		if (e[i].index == index)
 			return e[i].data == value;
 	return false;
@@ -155,7 +156,7 @@ static void check_vcpu(int n)
 	const struct kvm_sregs *s = item(n, "SREGS", sizeof(*s));
 	const struct kvm_regs *r = item(n, "REGS", sizeof(*r));
 	const struct kvm_xcrs *xcrs = item(n, "XCRS", sizeof(*xcrs));
-	const struct kvm_msr_entry *msrs = item(n, "MSRS", 20 * sizeof(*msrs));
+	const struct kvm_msr_entry *msrs = item(n, "MSRS", NR_MSRS * sizeof(*msrs));
 	const uint8_t *xsave = item(n, "XSAVE", 4096), *lapic = item(n, "LAPIC", 1024);
 	const uint64_t *flags;
 	size_t bytes;
