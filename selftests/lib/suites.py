@@ -201,9 +201,9 @@ def standby_suite(name, hosts, test, args="", long=ALL, **more):
 SMP = '--vm "--smp 2 --iothread --pairs 2"'
 
 
-def killed_linux(name, hosts, long, args, seconds, before="", lab=("--smp", "1", "--nvme", "1", "--mem", "2048")):
-    return Suite(f"standby/{name}", f"{before}{LIB}/killed-linux {args}", hosts, long, module="free", boot=f"standby-{name}", seconds=seconds,
-                 lab=lab, needs=(("tools",),),
+def killed_linux(name, hosts, long, args, seconds):
+    return Suite(f"standby/{name}", f"{LIB}/killed-linux {args}", hosts, long, module="free", boot=f"standby-{name}", seconds=seconds,
+                 lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",),),
                  files=(*((f"selftests/standby/{f}", LIB) for f in ("killed-linux", "vm", "vm-event", "tap-up")),
                         ("selftests/guest/guest-tap", LIB), ("selftests/guest/load-lib", LIB),
                         ("selftests/standby/guest/guest.start", "/guest/overlay/etc")))
@@ -278,8 +278,6 @@ def suites():
         killed_linux("killed-linux-smp", NPT[1:], (), f"{SMP} 2", 180),
         killed_linux("killed-linux-often", (), NPT, "25 3", 1500),
         killed_linux("killed-linux-smp-often", (), NPT, f"{SMP} 16 3", 1500),
-        # Bochs: lab.md says what it does wrong with ADX. No NVMe there; an hour on a busy machine
-        killed_linux("killed-linux-ept", (), EPT[:1], '--slow 6 --vm "--cpu host" 1', 300, before="OPENSSL_ia32cap=:~0x80000 ", lab=()),
         # Likewise, in bounded mode: a guest that dirties memory as fast as it can
         budget_suite("budget", NPT[1:], NPT),
         budget_suite("budget-netlink", (), NPT[:1], "netlink"),
