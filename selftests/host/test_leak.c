@@ -343,8 +343,12 @@ static void interrupts(uint64_t n, const uint32_t *strikes)
 	striking = true;
 	pthread_create(&thread, NULL, striker, (void *)strikes);
 	vcpu_call(v, g_leak_setup, 60000);
-	for (int i = 0; g->events < until && i < 20000 && !wrong; i++)
+	for (int i = 1; g->events < until && i <= 20000 && !wrong; i++) {
 		wrong = leak_call(LEAK_WORK, 2000, 0);
+		/* A CPU whose timer's interrupt the emulator has lost (lab.md) sets it anew when it idles. */
+		if (i % 1000 == 0 && g->events == until - n)
+			usleep(10000);
+	}
 	__atomic_store_n(&striking, false, __ATOMIC_RELEASE);
 	pthread_join(thread, NULL);
 	vcpu_call(v, g_leak_timer, 0);
