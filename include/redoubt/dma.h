@@ -83,6 +83,7 @@ void rdt_dma_log(void *host, const char *what, rdt_u64 a, rdt_u64 b);
  *	they are numbered from 0 likewise.
  * @direct: the device may be given queues in the guest's memory, and addresses that nobody has checked: as
  *	with any passthrough, the IOMMU is what keeps it to the guest's memory and the window.
+ * @shows: rdt_dma_show() is to be tried.
  * @bar_bytes: size of BAR 0.
  * @window, @window_bytes: bus addresses of private memory; the guest's end below them or are above.
  */
@@ -93,6 +94,7 @@ struct rdt_dma_info {
 	rdt_u32 vectors;
 	rdt_u32 irqs;
 	rdt_u32 direct;
+	rdt_u32 shows;
 	rdt_u64 bar_bytes;
 	rdt_u64 window;
 	rdt_u64 window_bytes;

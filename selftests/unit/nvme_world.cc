@@ -148,6 +148,7 @@ bool NvmeWorld::create()
 	info.vectors = vectors;
 	info.irqs = irqs;
 	info.direct = direct;
+	info.shows = shows;
 	info.bar_bytes = 16384;
 	info.window = window;
 	info.window_bytes = window_bytes;

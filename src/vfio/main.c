@@ -57,6 +57,7 @@ static int model_open(struct rdt_device *d)
 		.bar_bytes = pci_resource_len(pdev, 0),
 		.window_bytes = RDT_WINDOW_BYTES,
 		.direct = READ_ONCE(d->direct),
+		.shows = READ_ONCE(d->vcpu_copy),
 	};
 	const char *why = NULL;
 	int err;

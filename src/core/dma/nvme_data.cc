@@ -117,24 +117,20 @@ bool Nvme::show(Slot &s, u64 first, u32 pages)
 	/* No more memory than the copies of the other kind may take. */
 	if (showing_ + pages > Pool::chunk_pages * Pool::max_chunks)
 		return false;
-	if (rdt_dma_show(host_, first) != 0)
-		return false;
 	s.shown = static_cast<u64 *>(rdt_dma_alloc(pages * sizeof(u64)));
-	if (!s.shown) {
-		rdt_dma_hide(host_, first);
+	if (!s.shown)
 		return false;
-	}
 	s.hidden = false;
-	s.shown[0] = first;
-	for (s.shows = 1; s.shows < pages; s.shows++) {
-		if (rdt_dma_show(host_, prp_[s.shows - 1]) != 0) {
-			showing_ += s.shows;
+	for (u32 i = 0; i < pages; i++) {
+		const u64 guest = i == 0 ? first : prp_[i - 1];
+
+		if (rdt_dma_show(host_, guest) != 0) {
 			end_show(s, false);
 			return false;
 		}
-		s.shown[s.shows] = prp_[s.shows - 1];
+		s.shown[s.shows++] = guest;
+		showing_++;
 	}
-	showing_ += pages;
 	shown_ += pages;
 	return true;
 }

@@ -81,7 +81,7 @@ Nvme::Sc Nvme::io(u16 qid, Sqe &e)
 		break;
 	case nvm_read:
 		sc = describe_rw(e, Dir::FromDevice, t);
-		t.shows = true;
+		t.shows = info_.shows;
 		break;
 	case nvm_dsm:
 		t = {Dir::ToDevice, ((e.cdw10 & 0xff) + 1) * u64{16}, 0};
