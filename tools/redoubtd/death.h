@@ -89,7 +89,7 @@ private:
 	void sample();
 	void find_disks(std::function<void()> then);
 	void begin_live();
-	std::vector<uint8_t> with_messages() const;
+	QStream with_messages() const;
 	void publish(LiveArea &live);
 	void say_once(const std::string &text);
 

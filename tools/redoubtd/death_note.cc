@@ -50,7 +50,7 @@ void DeathWatch::publish(LiveArea &live)
 }
 
 // The state, with the interrupts where the guest has them now
-std::vector<uint8_t> DeathWatch::with_messages() const
+QStream DeathWatch::with_messages() const
 {
 	QStream stream(state_);
 
@@ -64,7 +64,7 @@ std::vector<uint8_t> DeathWatch::with_messages() const
 				blob.set_msix_table(m.table);
 		}
 	}
-	return stream.bytes();
+	return stream;
 }
 
 bool DeathWatch::describe(Note &note) const
@@ -72,7 +72,7 @@ bool DeathWatch::describe(Note &note) const
 	if (!armed_ || !live_)
 		return false;
 	note.whole = false;
-	note.state = with_messages();
+	note.state = with_messages().bytes();
 	note.taken = ns_of(refreshed_);
 	note.cpuid = cpuid_;
 	note.live = live_->number();

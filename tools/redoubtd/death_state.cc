@@ -15,7 +15,7 @@ std::vector<uint8_t> DeathWatch::make_state(const Hold &hold)
 	if (!armed_)
 		throw Error(obstacle());
 	const auto ran = Loop::Clock::now() - refreshed_;
-	QStream stream(with_messages());
+	QStream stream = with_messages();
 
 	put_kvm(stream, ask_kvm(hold, msrs_));
 	put_time(stream, static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(ran).count()));
