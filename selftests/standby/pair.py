@@ -88,6 +88,12 @@ class Qmp:
             return {}
         return self._reply()
 
+    def give(self, name, fd):
+        """getfd: QEMU has it by that name."""
+        command = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode()
+        socket.send_fds(self.socket, [command], [fd])
+        return self._reply()
+
     def running(self):
         return self.command("query-status").get("return", {}).get("running", False)
 

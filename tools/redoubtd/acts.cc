@@ -172,7 +172,7 @@ void Keeper::vm_boot()
 		return;
 	}
 	booting_ = true;
-	if (vmm_.state() == VmmState::stopped || vmm_.state() == VmmState::waiting)
+	if (vmm_.state() == VmmState::stopped || vmm_.state() == VmmState::waiting || vmm_.state() == VmmState::spoiled)
 		trouble_ = "its QEMU has run before, or waits for an image: end it, and start it anew, without -incoming";
 	else
 		trouble_ = "may be started from its disk now: start its QEMU, without -incoming";

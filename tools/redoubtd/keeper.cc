@@ -83,6 +83,11 @@ void Keeper::begin()
 		return begin_later();
 	}
 	trouble_.clear();
+	// Of no use to anybody. If its unit starts another one, that is given the image.
+	if (vmm_.state() == VmmState::spoiled) {
+		say(vm_.name, "QEMU has failed to load an image, for an agent before this one: ended, for another to be started");
+		vmm_.quit([](const std::string &) {});
+	}
 	const sb::Vm there = what_is_there();
 	const bool primary = vm_.role == Role::primary;
 

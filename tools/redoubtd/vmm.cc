@@ -60,7 +60,7 @@ VmmState from_status(const std::string &status, bool running)
 
 const char *vmm_state_name(VmmState state)
 {
-	constexpr const char *names[] = {"gone", "waiting", "prelaunch", "stopped", "running"};
+	constexpr const char *names[] = {"gone", "waiting", "spoiled", "prelaunch", "stopped", "running"};
 
 	return names[static_cast<size_t>(state)];
 }
@@ -89,6 +89,7 @@ Vmm::Vmm(Loop &loop, std::string name, std::string qmp_path, Handlers handlers)
 Vmm::~Vmm()
 {
 	loop_.cancel(retry_);
+	loop_.cancel(asks_);
 	if (transfer_) {
 		loop_.cancel(transfer_->limit);
 		loop_.cancel(transfer_->poll);
@@ -187,16 +188,46 @@ bool Vmm::refresh(std::function<void()> then)
 
 void Vmm::ask_status(std::function<void()> then, milliseconds limit)
 {
-	qmp_.command("query-status", {}, [this, then](const QmpReply &reply) {
+	qmp_.command("query-status", {}, [this, then, limit](const QmpReply &reply) {
 		if (reply.ok && reply.value.is_object()) {
 			const auto running = reply.value.find("running");
 
 			stuck_ = false;
 			status_ = text_of(reply.value, "status");
+			if (status_ == "inmigrate" && !transfer_)
+				return ask_incoming(then, limit);
 			set_state(from_status(status_, running != reply.value.end() && *running == Json(true)));
 		} else if (qmp_.is_ready()) {
 			stuck_ = true;
 			log(reply.error);
+		}
+		if (then)
+			then();
+	}, limit);
+}
+
+// An agent may have died while it gave QEMU a state. Its end of the stream is closed then, and QEMU soon through with it,
+// one way or the other: only then it is known what it is.
+void Vmm::ask_incoming(std::function<void()> then, milliseconds limit)
+{
+	qmp_.command("query-migrate", {}, [this, then = std::move(then)](const QmpReply &reply) {
+		const std::string status = text_of(reply.value, "status");
+
+		if (!reply.ok && qmp_.is_ready()) {
+			stuck_ = true;
+			log(reply.error);
+		} else if (reply.ok && !transfer_) {
+			if (status.empty() || status == "none") {
+				set_state(VmmState::waiting);
+			} else if (status == "failed" || status == "cancelled") {
+				set_state(VmmState::spoiled);
+			} else if (!asks_) {
+				asks_ = loop_.after(poll_again, [this] {
+					asks_ = 0;
+					if (qmp_.is_ready())
+						ask_status();
+				});
+			}
 		}
 		if (then)
 			then();

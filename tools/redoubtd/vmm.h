@@ -17,6 +17,7 @@ namespace redoubt::agent {
 enum class VmmState {
 	gone,		// no process, or none that could be asked yet
 	waiting,	// -incoming defer: for a device state
+	spoiled,	// -incoming, and it has failed to load one: it takes no other
 	fresh,		// -S: it has never run
 	stopped,
 	running,
@@ -79,6 +80,7 @@ private:
 	void on_closed(const std::string &why);
 	void on_dead();
 	void ask_status(std::function<void()> then = {}, milliseconds limit = Qmp::patience);
+	void ask_incoming(std::function<void()> then, milliseconds limit);
 	void ask_schema(std::function<void()> then);
 	void end_outgoing(std::function<void(const std::string &error)> then, unsigned tries);
 	void set_state(VmmState state);
@@ -97,7 +99,7 @@ private:
 	pid_t pid_ = 0;
 	VmmState state_ = VmmState::gone;
 	std::string uuid_, said_, status_, refuses_;
-	Loop::Timer retry_ = 0;
+	Loop::Timer retry_ = 0, asks_ = 0;
 	bool stuck_ = false, absent_ = false, ended_itself_ = false;
 	std::unique_ptr<Transfer> transfer_;
 	uint64_t next_transfer_ = 1;
