@@ -209,6 +209,13 @@ def killed_linux(name, hosts, long, args, seconds):
                         ("selftests/standby/guest/guest.start", "/guest/overlay/etc")))
 
 
+def netlink_suite(name, hosts, long, seconds, env="", args="", lab=("--smp", "1", "--nvme", "1", "--mem", "2048")):
+    """@env: Bochs' ADCX is wrong; Documentation/lab.md."""
+    return Suite(f"standby/{name}", f"{env}{LIB}/netlink-test {args}", hosts, long, module="free", boot="standby-netlink", seconds=seconds,
+                 lab=lab, needs=(("tools",), ("-C", "selftests/standby")),
+                 files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB)))
+
+
 def budget_suite(name, hosts, long, args=""):
     return Suite(f"standby/{name}", f"{LIB}/bounded-test {args}", hosts, long, module="free", boot="standby-netlink", seconds=150,
                  lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
@@ -270,9 +277,8 @@ def suites():
         standby_suite("hard", NPT, "hard", long=NPT, seconds=60),
         nut_suite(),
         # Two agents on one host, a VM whose memory goes by netlink
-        Suite("standby/netlink", f"{LIB}/netlink-test", NPT[:1], NPT, module="free", boot="standby-netlink", seconds=60,
-              lab=("--smp", "1", "--nvme", "1", "--mem", "2048"), needs=(("tools",), ("-C", "selftests/standby")),
-              files=(("selftests/standby/netlink-test", LIB), ("build/standby-tests/count.bin", LIB))),
+        netlink_suite("netlink", NPT[:1], NPT, 60),
+        netlink_suite("netlink-slow", (), EPT, 300, env="env OPENSSL_ia32cap=:~0x80000 ", args="6", lab=("--mem", "2048")),
         # A Linux guest's QEMU is killed, again and again
         killed_linux("killed-linux", NPT[:1], (), "2", 150),
         killed_linux("killed-linux-smp", NPT[1:], (), f"{SMP} 2", 180),

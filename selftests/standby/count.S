@@ -21,6 +21,7 @@ start:	ljmp $0, $1f
 	movw %ax, %ss
 	movw $0x7000, %sp
 	movb %dl, drive
+	call msix
 	/* Nothing was done yet: as if step 0 had been. */
 	xorl %ebp, %ebp
 	call fill
@@ -47,6 +48,39 @@ next:	call check_pages
 	movb $10, %al
 	outb %al, $0xe9
 	jmp next
+
+/*
+ * MSI-X on, with no vector in use: the BIOS' drivers poll. Of a killed VMM's devices only those can be carried that do not
+ * interrupt by a line.
+ */
+msix:	movl $0x80000000, %ebx
+6:	call config
+	cmpw $0x1af4, %ax
+	jne 9f
+	movb $0x34, %bl
+	call config
+7:	movb %al, %bl
+	testb %bl, %bl
+	jz 9f
+	call config
+	cmpb $0x11, %al
+	movb %ah, %al
+	jne 7b
+	orl $0x80000000, %eax
+	movb $0x11, %al
+	outl %eax, %dx
+9:	xorb %bl, %bl
+	addl $0x800, %ebx
+	cmpl $0x80010000, %ebx
+	jb 6b
+	ret
+/* %eax = what is at %ebx; %dx is its port */
+config:	movw $0xcf8, %dx
+	movl %ebx, %eax
+	outl %eax, %dx
+	movw $0xcfc, %dx
+	inl %dx, %eax
+	ret
 
 /* Flat %fs in real mode; the BIOS' calls take it away. */
 flat:	cli

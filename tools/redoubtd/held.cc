@@ -22,7 +22,9 @@ namespace {
 struct Ports {
 	uint16_t first, last;
 };
-constexpr Ports again[] = {{0xcf8, 0xcff}, {0x70, 0x71}, {0x80, 0x80}, {0x600, 0x67f}};
+constexpr Ports again[] = {{0xcf8, 0xcff}, {0x70, 0x71}, {0x80, 0x80}, {0x600, 0x67f},
+			     // Consoles of debuggers and of SeaBIOS: a character may come twice
+			     {0xe9, 0xe9}, {0x402, 0x402}};
 
 std::string hex(uint64_t value)
 {
