@@ -75,9 +75,9 @@ def write(path, vm_uuid, memory, the_note, gone=()):
     top, walk = tables(frames, gone)
     pages = [NOTE + i * PAGE for i in range(-(-len(the_note) // PAGE))]
     body = struct.pack("<QQQ", 0, frames, HVA) + struct.pack(f"<{len(pages)}Q", *pages)
-    record = struct.pack("<QIIQQ16sQQQIIIIII", 0x20206d7654445221, 2, 0, RECORD, 96 + len(body), uuid.UUID(vm_uuid).bytes, 1, top, 0, 0, 1,
+    record = struct.pack("<QIIQQ16sQQQIIIIII", 0x20206d7654445221, 3, 0, RECORD, 96 + len(body), uuid.UUID(vm_uuid).bytes, 1, top, 0, 0, 1,
                          len(the_note), zlib.crc32(the_note), 0, 0) + body
-    root = struct.pack("<QIIQIIQQ72sQ", 0x746f6f7254445221, 2, 0, ROOT, 4, 1, CPUS, 128 + 1024, RELEASE.encode(), 0)
+    root = struct.pack("<QIIQIIQQ72sQ", 0x746f6f7254445221, 3, 0, ROOT, 4, 1, CPUS, 128 + 1024, RELEASE.encode(), 0)
     root = sealed(root, 12) + struct.pack("<256Q", RECORD, *[0] * 255)
     cpu = struct.pack("<QII4Q4Q4Q4Q", 0x2075706354445221, 0, 0, 0, 3, *[0] * 14)
     cpu = cpu[:64] + struct.pack("<Q", 1) + cpu[72:] + bytes(1024)         # online

@@ -384,6 +384,9 @@ static void notrace at_crash(unsigned long ip, unsigned long parent, struct ftra
 	get_debugreg(area->dr[1], 1);
 	get_debugreg(area->dr[2], 2);
 	get_debugreg(area->dr[3], 3);
+	get_debugreg(area->dr6, 6);
+	/* On Intel a guest that has just been left has these in the CPU, and KVM has not come to take them yet. */
+	area->kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
 	/* The reader is another kernel: see publish(). */
 	smp_wmb();
 	WRITE_ONCE(area->magic, RDT_CRASH_CPU_MAGIC);

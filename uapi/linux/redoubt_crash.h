@@ -14,12 +14,13 @@
 #ifndef _UAPI_LINUX_REDOUBT_CRASH_H
 #define _UAPI_LINUX_REDOUBT_CRASH_H
 
+#include <linux/ioctl.h>
 #include <linux/types.h>
 
 #define RDT_CRASH_ROOT_MAGIC	0x746f6f7254445221ull	/* "!RDTroot" */
 #define RDT_CRASH_VM_MAGIC	0x20206d7654445221ull	/* "!RDTvm  " */
 #define RDT_CRASH_CPU_MAGIC	0x2075706354445221ull	/* "!RDTcpu " */
-#define RDT_CRASH_VERSION	2
+#define RDT_CRASH_VERSION	3
 
 #define RDT_CRASH_ROOT_BYTES	4096
 #define RDT_CRASH_MAX_VMS	256
@@ -104,10 +105,11 @@ struct rdt_crash_vm {
  * struct rdt_crash_cpu - what a CPU had in its registers when it was stopped: written on the way into the crash kernel; behind it
  * the XSAVE area.
  * @magic: 0 until the rest is written. @cpu: its number. @fpstate: address of the struct fpstate that its FPU registers
- * belong to. @online: how many CPUs were online: one that has left nothing here did not stop. @xcr0: what the XSAVE area has, in the standard format; 0: FXSAVE's. @dr: debug registers 0 to 3. @tsc: RDTSC.
+ * belong to. @online: how many CPUs were online: one that has left nothing here did not stop. @xcr0: XCR0, of which the XSAVE area has all, in the standard format; 0: FXSAVE's. @dr: debug registers 0 to 3. @tsc: RDTSC.
  * @monotonic: CLOCK_MONOTONIC, ns. @clock: the time base of KVM's clocks: since the boot, by the raw clock, ns.
  * @context: preempt_count() without NMIs and what the tracer itself adds or not (one preempt_disable()): was it in a switch, under fpregs_lock() or
  * in kernel_fpu_begin(), where neither the CPU nor memory may have the task's FPU registers?
+ * @dr6: debug register 6. @kernel_gs_base: MSR 0xc0000102. On Intel both are the guest's while KVM has its state loaded.
  */
 struct rdt_crash_cpu {
 	__u64 magic;
@@ -121,12 +123,47 @@ struct rdt_crash_cpu {
 	__u64 monotonic;
 	__u64 clock;
 	__u64 context;
-	__u64 reserved[3];
+	__u64 dr6;
+	__u64 kernel_gs_base;
+	__u64 reserved;
 };
 
 /* rdt_crash_cpu.context */
 #define RDT_CRASH_PREEMPT	0x000000ff
 #define RDT_CRASH_SOFTIRQ	0x0000ff00
 #define RDT_CRASH_HARDIRQ	0x000f0000
+
+/* ---- /dev/redoubt-vmcs: redoubt_vmcs.ko, in a crash kernel on Intel; root only ---- */
+
+/**
+ * struct rdt_vmcs_field - a field of a VMCS (F1).
+ * @encoding: as VMREAD takes it (Intel SDM, volume 3, appendix B). @error: 0, or -ENODATA: this CPU has no such field. @value: 0 then.
+ */
+struct rdt_vmcs_field {
+	__u32 encoding;
+	__s32 error;
+	__u64 value;
+};
+#define RDT_VMCS_MAX_FIELDS	128
+
+/**
+ * struct rdt_vmcs_read - fields of a VMCS in the memory of the kernel that has panicked (F1).
+ * @address: its physical address; of memory, which the caller must know by /proc/vmcore. @nr: 1 to RDT_VMCS_MAX_FIELDS. @reserved: 0.
+ * @fields: address of struct rdt_vmcs_field[@nr]; encodings in, the others out.
+ *
+ * The VMCS must have been cleared by whoever had it, as Linux does when it panics: nobody can tell from the region. It is cleared again when
+ * it has been read, so it can be read more than once. May sleep.
+ *
+ * Returns 0, or -EINVAL: @reserved, or @address is no page's, or behind the end of physical memory; -EPERM: this kernel's own memory; -ENXIO: it
+ * cannot be mapped; -EBADMSG: no VMCS of this CPU's revision, or the CPU does not load it; -E2BIG: @nr; -EFAULT: @fields; -ENOMEM; -EBUSY: VMX is
+ * on already; -EIO: the CPU refuses VMXON, VMCLEAR or VMXOFF.
+ */
+struct rdt_vmcs_read {
+	__u64 address;
+	__u32 nr;
+	__u32 reserved;
+	__u64 fields;
+};
+#define RDT_VMCS_READ		_IOW('R', 0x70, struct rdt_vmcs_read)
 
 #endif
