@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
@@ -10,46 +11,56 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 namespace redoubt::crash {
 namespace {
 
-// What is read of KVM's structures. "?": not in each kernel.
+// What is read of KVM's structures, in each kernel. "?": not in each.
 const char *const fields[] = {
 	"kvm", "kvm.online_vcpus", "kvm.arch.exception_payload_enabled", "kvm.arch.triple_fault_event", "kvm.arch.wall_clock",
-	"kvm.arch.kvmclock_offset",
-	"vcpu_svm", "vcpu_svm.vmcb", "vcpu_svm.vmcb01.ptr", "vcpu_svm.sysenter_esp_hi", "vcpu_svm.sysenter_eip_hi",
-	"vcpu_svm.tsc_aux", "vcpu_svm.spec_ctrl", "vcpu_svm.virt_spec_ctrl", "vcpu_svm.nmi_singlestep",
-	"vcpu_svm.nmi_singlestep_guest_rflags", "?vcpu_svm.nmi_masked",
-	"vcpu_svm.vcpu.kvm", "vcpu_svm.vcpu.vcpu_id", "vcpu_svm.vcpu.mode", "vcpu_svm.vcpu.requests", "vcpu_svm.vcpu.arch.guest_supported_xcr0", "vcpu_svm.vcpu.guest_debug",
-	"vcpu_svm.vcpu.mutex.owner", "vcpu_svm.vcpu.mmio_needed", "vcpu_svm.vcpu.stat.exits",
-	"vcpu_svm.vcpu.arch.regs", "vcpu_svm.vcpu.arch.cr0", "vcpu_svm.vcpu.arch.cr2", "vcpu_svm.vcpu.arch.cr3",
-	"vcpu_svm.vcpu.arch.cr4", "vcpu_svm.vcpu.arch.cr8", "vcpu_svm.vcpu.arch.pkru", "vcpu_svm.vcpu.arch.hflags",
-	"vcpu_svm.vcpu.arch.efer", "vcpu_svm.vcpu.arch.apic_base", "vcpu_svm.vcpu.arch.apic", "vcpu_svm.vcpu.arch.mp_state",
-	"vcpu_svm.vcpu.arch.at_instruction_boundary", "vcpu_svm.vcpu.arch.handling_intr_from_guest",
-	"vcpu_svm.vcpu.arch.guest_state_protected", "vcpu_svm.vcpu.arch.complete_userspace_io",
-	"vcpu_svm.vcpu.arch.pv.pv_unhalted", "vcpu_svm.vcpu.arch.apic_attention", "vcpu_svm.vcpu.arch.pv_eoi.data.hva",
-	"vcpu_svm.vcpu.arch.guest_fpu.fpstate", "vcpu_svm.vcpu.arch.guest_fpu.uabi_size",
-	"vcpu_svm.vcpu.arch.xcr0", "vcpu_svm.vcpu.arch.ia32_xss",
-	"vcpu_svm.vcpu.arch.exception.pending", "vcpu_svm.vcpu.arch.exception.injected",
-	"vcpu_svm.vcpu.arch.exception.has_error_code", "vcpu_svm.vcpu.arch.exception.vector",
-	"vcpu_svm.vcpu.arch.exception.error_code", "vcpu_svm.vcpu.arch.exception.has_payload",
-	"vcpu_svm.vcpu.arch.exception.payload",
-	"vcpu_svm.vcpu.arch.interrupt.injected", "vcpu_svm.vcpu.arch.interrupt.soft", "vcpu_svm.vcpu.arch.interrupt.nr",
-	"vcpu_svm.vcpu.arch.nmi_queued", "vcpu_svm.vcpu.arch.nmi_pending", "vcpu_svm.vcpu.arch.nmi_injected",
-	"vcpu_svm.vcpu.arch.smi_pending", "vcpu_svm.vcpu.arch.smbase",
-	"vcpu_svm.vcpu.arch.switch_db_regs", "vcpu_svm.vcpu.arch.db", "vcpu_svm.vcpu.arch.dr6", "vcpu_svm.vcpu.arch.dr7",
-	"vcpu_svm.vcpu.arch.ia32_misc_enable_msr", "vcpu_svm.vcpu.arch.ia32_tsc_adjust_msr", "vcpu_svm.vcpu.arch.l1_tsc_offset",
-	"vcpu_svm.vcpu.arch.virtual_tsc_khz", "vcpu_svm.vcpu.arch.tsc_scaling_ratio", "vcpu_svm.vcpu.arch.pat",
-	"vcpu_svm.vcpu.arch.time", "vcpu_svm.vcpu.arch.st.msr_val", "vcpu_svm.vcpu.arch.apf.msr_en_val",
-	"vcpu_svm.vcpu.arch.apf.msr_int_val", "vcpu_svm.vcpu.arch.pv_eoi.msr_val", "vcpu_svm.vcpu.arch.msr_kvm_poll_control",
-	"vcpu_svm.vcpu.arch.mcg_status", "vcpu_svm.vcpu.arch.mcg_ctl",
-	"kvm.arch.vpic", "kvm.arch.vioapic", "kvm.arch.vpit", "?kvm.arch.apic_bus_cycle_ns",
-	"kvm_lapic.lapic_timer.period", "kvm_lapic.lapic_timer.target_expiration", "kvm_lapic.divide_count",
-	"kvm_lapic", "kvm_lapic.regs", "kvm_lapic.lapic_timer.timer.state", "kvm_lapic.lapic_timer.pending",
-	"kvm_lapic.lapic_timer.tscdeadline", "kvm_lapic.lapic_timer.timer_mode",
-	"fpstate", "fpstate.size", "fpstate.user_xfeatures", "fpstate.in_use", "fpstate.regs",
+	"kvm.arch.kvmclock_offset", "kvm.arch.vpic", "kvm.arch.vioapic", "kvm.arch.vpit", "?kvm.arch.apic_bus_cycle_ns",
+	"kvm_lapic.lapic_timer.period", "kvm_lapic.lapic_timer.target_expiration", "kvm_lapic.divide_count", "kvm_lapic", "kvm_lapic.regs",
+	"kvm_lapic.lapic_timer.timer.state", "kvm_lapic.lapic_timer.pending", "kvm_lapic.lapic_timer.hv_timer_in_use",
+	"kvm_lapic.lapic_timer.tscdeadline", "kvm_lapic.lapic_timer.timer_mode", "fpstate", "fpstate.size", "fpstate.user_xfeatures",
+	"fpstate.in_use", "fpstate.regs",
 };
+
+// Of the vCPU's, behind "vcpu_svm." or "vcpu_vmx."
+const char *const vcpu_fields[] = {
+	"vcpu.kvm", "vcpu.vcpu_id", "vcpu.mode", "vcpu.requests", "vcpu.arch.guest_supported_xcr0", "vcpu.guest_debug", "vcpu.mutex.owner",
+	"vcpu.mmio_needed", "vcpu.stat.exits", "vcpu.arch.regs", "vcpu.arch.cr0", "vcpu.arch.cr2", "vcpu.arch.cr3", "vcpu.arch.cr4",
+	"vcpu.arch.cr8", "vcpu.arch.pkru", "vcpu.arch.hflags", "vcpu.arch.efer", "vcpu.arch.apic_base", "vcpu.arch.apic",
+	"vcpu.arch.mp_state", "vcpu.arch.at_instruction_boundary", "vcpu.arch.handling_intr_from_guest", "vcpu.arch.guest_state_protected",
+	"vcpu.arch.complete_userspace_io", "vcpu.arch.pv.pv_unhalted", "vcpu.arch.apic_attention", "vcpu.arch.pv_eoi.data.hva",
+	"vcpu.arch.guest_fpu.fpstate", "vcpu.arch.guest_fpu.uabi_size", "vcpu.arch.xcr0", "vcpu.arch.ia32_xss",
+	"vcpu.arch.exception.pending", "vcpu.arch.exception.injected", "vcpu.arch.exception.has_error_code", "vcpu.arch.exception.vector",
+	"vcpu.arch.exception.error_code", "vcpu.arch.exception.has_payload", "vcpu.arch.exception.payload", "vcpu.arch.interrupt.injected",
+	"vcpu.arch.interrupt.soft", "vcpu.arch.interrupt.nr", "vcpu.arch.nmi_queued", "vcpu.arch.nmi_pending", "vcpu.arch.nmi_injected",
+	"vcpu.arch.smi_pending", "vcpu.arch.smbase", "vcpu.arch.switch_db_regs", "vcpu.arch.db", "vcpu.arch.dr6", "vcpu.arch.dr7",
+	"vcpu.arch.ia32_misc_enable_msr", "vcpu.arch.ia32_tsc_adjust_msr", "vcpu.arch.l1_tsc_offset", "vcpu.arch.virtual_tsc_khz",
+	"vcpu.arch.tsc_scaling_ratio", "vcpu.arch.pat", "vcpu.arch.time", "vcpu.arch.st.msr_val", "vcpu.arch.apf.msr_en_val",
+	"vcpu.arch.apf.msr_int_val", "vcpu.arch.pv_eoi.msr_val", "vcpu.arch.msr_kvm_poll_control", "vcpu.arch.mcg_status",
+	"vcpu.arch.mcg_ctl",
+};
+
+const char *const amd_fields[] = {
+	"vcpu_svm", "vcpu_svm.vmcb", "vcpu_svm.vmcb01.ptr", "vcpu_svm.sysenter_esp_hi", "vcpu_svm.sysenter_eip_hi", "vcpu_svm.tsc_aux",
+	"vcpu_svm.spec_ctrl", "vcpu_svm.virt_spec_ctrl", "vcpu_svm.nmi_singlestep", "vcpu_svm.nmi_singlestep_guest_rflags",
+	"?vcpu_svm.nmi_masked",
+};
+
+const char *const intel_fields[] = {
+	"vcpu_vmx", "vcpu_vmx.loaded_vmcs", "vcpu_vmx.vmcs01", "vcpu_vmx.exit_reason", "vcpu_vmx.guest_state_loaded",
+	"vcpu_vmx.msr_guest_kernel_gs_base", "vcpu_vmx.guest_uret_msrs", "vcpu_vmx.spec_ctrl", "vcpu_vmx.msr_ia32_umwait_control",
+	"vcpu_vmx.msr_ia32_feature_control", "vcpu_vmx.rmode.vm86_active", "vcpu_vmx.emulation_required", "vcpu_vmx.pi_desc.pir",
+	"vcpu_vmx.vcpu.arch.regs_dirty", "vcpu_vmx.vcpu.arch.cr0_guest_owned_bits", "vcpu_vmx.vcpu.arch.cr4_guest_owned_bits",
+	"vmx_uret_msr", "vmx_uret_msr.data", "loaded_vmcs", "loaded_vmcs.vmcs", "loaded_vmcs.cpu", "loaded_vmcs.soft_vnmi_blocked",
+	"loaded_vmcs.host_state.rsp", "loaded_vmcs.host_state.cr3",
+};
+
+// Variables of kvm.ko that are read on Intel
+const char *const intel_symbols[] = {"kvm_uret_msrs_list"};
 
 // Likewise, in kvm.ko only
 const char *const device_fields[] = {
@@ -139,13 +150,52 @@ bool find(const btf *b, const std::string &path, Field &field)
 
 } // namespace
 
-std::vector<std::string> Layout::needed()
+namespace {
+
+// With their marks
+std::vector<std::string> names_of(bool intel)
+{
+	std::vector<std::string> out(std::begin(fields), std::end(fields));
+
+	for (const char *name : vcpu_fields)
+		out.push_back(std::string(intel ? "vcpu_vmx." : "vcpu_svm.") + name);
+	if (intel)
+		out.insert(out.end(), std::begin(intel_fields), std::end(intel_fields));
+	else
+		out.insert(out.end(), std::begin(amd_fields), std::end(amd_fields));
+	return out;
+}
+
+// As root sees it; a name that kvm has once
+uint64_t address_of(const std::string &symbol)
+{
+	std::ifstream in("/proc/kallsyms");
+	uint64_t found = 0;
+
+	for (std::string line; std::getline(in, line);) {
+		std::istringstream words(line);
+		std::string kind, name, module;
+		uint64_t address;
+		if (!(words >> std::hex >> address >> kind >> name >> module) || name != symbol || module != "[kvm]")
+			continue;
+		if (found)
+			throw std::runtime_error(symbol + ": kvm has two of that name");
+		found = address;
+	}
+	if (!found)
+		throw std::runtime_error(symbol + ": not in /proc/kallsyms, or its address is hidden");
+	return found;
+}
+
+} // namespace
+
+std::vector<std::string> Layout::needed(bool intel)
 {
 	std::vector<std::string> out;
 
-	for (const char *name : fields)
-		if (*name != '?')
-			out.emplace_back(name);
+	for (const std::string &name : names_of(intel))
+		if (name.front() != '?')
+			out.push_back(name);
 	out.insert(out.end(), std::begin(device_fields), std::end(device_fields));
 	return out;
 }
@@ -158,21 +208,27 @@ Layout Layout::of_running_kernel()
 	uname(&u);
 	out.release_ = u.release;
 	libbpf_set_print(nullptr);
+	const bool intel = !access("/sys/module/kvm_intel", F_OK);
+	const char *const module = intel ? "kvm_intel" : "kvm_amd";
 	const Btf base = take(btf__load_vmlinux_btf(), "the kernel");
-	const Btf amd = take(btf__load_module_btf("kvm_amd", base.get()), "kvm_amd (Intel: not supported)");
+	const Btf cpu = take(btf__load_module_btf(module, base.get()), module);
 	const Btf kvm = take(btf__load_module_btf("kvm", base.get()), "kvm");
-	const auto add = [&out](const btf *b, const char *name) {
-		const bool may_lack = *name == '?';
+	const auto add = [&out](const btf *b, const std::string &marked) {
+		const bool may_lack = marked.front() == '?';
+		const std::string name = marked.substr(may_lack);
 		Field f;
-		if (find(b, name + may_lack, f))
-			out.fields_[name + may_lack] = f;
+		if (find(b, name, f))
+			out.fields_[name] = f;
 		else if (!may_lack)
-			throw std::runtime_error(std::string(name) + ": this kernel's KVM has no such field");
+			throw std::runtime_error(name + ": this kernel's KVM has no such field");
 	};
-	for (const char *name : fields)
-		add(amd.get(), name);
+	for (const std::string &name : names_of(intel))
+		add(cpu.get(), name);
 	for (const char *name : device_fields)
 		add(kvm.get(), name);
+	if (intel)
+		for (const char *name : intel_symbols)
+			out.symbols_[name] = address_of(name);
 	return out;
 }
 
@@ -183,6 +239,8 @@ std::string Layout::text() const
 	out << "release " << release_ << '\n';
 	for (const auto &[name, f] : fields_)
 		out << name << ' ' << f.offset << ' ' << f.bytes << ' ' << f.bit << ' ' << f.bits << '\n';
+	for (const auto &[name, address] : symbols_)
+		out << '@' << name << ' ' << address << '\n';
 	return out.str();
 }
 
@@ -196,6 +254,11 @@ Layout Layout::parse(const std::string &text)
 	if (!(in >> word >> out.release_) || word != "release")
 		throw std::runtime_error("a layout that is none");
 	while (in >> word) {
+		if (word.front() == '@') {
+			if (!(in >> out.symbols_[word.substr(1)]))
+				throw std::runtime_error("a layout that is none");
+			continue;
+		}
 		if (!(in >> f.offset >> f.bytes >> f.bit >> f.bits) || f.offset > 1 << 20 || f.bytes > 1 << 20 || f.bit > 63 || f.bits > 63 ||
 		    f.bit + f.bits > f.bytes * 8)
 			throw std::runtime_error("a layout that is none");
@@ -210,6 +273,15 @@ Field Layout::at(const std::string &name) const
 
 	if (it == fields_.end())
 		throw std::runtime_error(name + ": the layout has no such field");
+	return it->second;
+}
+
+uint64_t Layout::symbol(const std::string &name) const
+{
+	const auto it = symbols_.find(name);
+
+	if (it == symbols_.end())
+		throw std::runtime_error(name + ": the layout has no such variable");
 	return it->second;
 }
 

@@ -20,8 +20,8 @@ class Layout {
 public:
 	// Of the running kernel, KVM's modules loaded; throws std::runtime_error.
 	static Layout of_running_kernel();
-	// The names that are needed
-	static std::vector<std::string> needed();
+	// The names that are needed, of kvm_amd or kvm_intel; not "@SYMBOL"s
+	static std::vector<std::string> needed(bool intel = false);
 	// As text() wrote it; throws std::runtime_error.
 	static Layout parse(const std::string &text);
 	std::string text() const;
@@ -30,10 +30,14 @@ public:
 	// "kvm_vcpu.arch.regs", or "kvm_vcpu" for the whole; throws std::runtime_error.
 	Field at(const std::string &name) const;
 	bool has(const std::string &name) const { return fields_.count(name) != 0; }
+	// Where a variable of KVM's was; throws std::runtime_error.
+	uint64_t symbol(const std::string &name) const;
+	bool is_intel() const { return has("vcpu_vmx"); }
 
 private:
 	std::string release_;
 	std::map<std::string, Field> fields_;
+	std::map<std::string, uint64_t> symbols_;
 };
 
 } // namespace redoubt::crash

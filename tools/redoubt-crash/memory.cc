@@ -8,7 +8,11 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/redoubt_crash.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "sys.h"
 
 namespace redoubt::crash {
 namespace {
@@ -114,6 +118,29 @@ bool Vmcore::read(uint64_t address, void *to, size_t bytes)
 		bytes -= part;
 	}
 	return true;
+}
+
+std::map<uint32_t, uint64_t> Vmcore::vmcs(uint64_t address, const std::vector<uint32_t> &fields)
+{
+	const client::Fd fd(open("/dev/redoubt-vmcs", O_RDWR | O_CLOEXEC));
+	std::vector<rdt_vmcs_field> all;
+	std::map<uint32_t, uint64_t> out;
+	uint32_t revision;
+
+	if (!fd)
+		throw std::runtime_error(std::string("its VMCS cannot be read: /dev/redoubt-vmcs: ") + strerror(errno));
+	// The module cannot know what was memory.
+	if (!read(address, &revision, sizeof(revision)))
+		throw std::runtime_error("its VMCS is not in memory");
+	for (const uint32_t encoding : fields)
+		all.push_back({encoding, 0, 0});
+	const rdt_vmcs_read what{address, static_cast<uint32_t>(all.size()), 0, reinterpret_cast<uintptr_t>(all.data())};
+	if (ioctl(fd.get(), RDT_VMCS_READ, &what))
+		throw std::runtime_error(std::string("its VMCS cannot be read: ") + strerror(errno));
+	for (const rdt_vmcs_field &f : all)
+		if (!f.error)
+			out[f.encoding] = f.value;
+	return out;
 }
 
 const Space::Table *Space::table(unsigned int level, uint64_t address)

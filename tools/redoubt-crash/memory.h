@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ public:
 	virtual ~Physical() = default;
 	// All of it, or false.
 	virtual bool read(uint64_t address, void *to, size_t bytes) = 0;
+	// These fields of the VMCS there, by their encodings; one that this CPU lacks is left out. Throws std::runtime_error.
+	virtual std::map<uint32_t, uint64_t> vmcs(uint64_t address, const std::vector<uint32_t> &fields) = 0;
 };
 
 // /proc/vmcore, or a file like it: ELF64, a segment each for what was RAM.
@@ -32,6 +35,8 @@ public:
 	Vmcore &operator=(const Vmcore &) = delete;
 
 	bool read(uint64_t address, void *to, size_t bytes) override;
+	// By /dev/redoubt-vmcs
+	std::map<uint32_t, uint64_t> vmcs(uint64_t address, const std::vector<uint32_t> &fields) override;
 
 	// CPUs that have said that they stopped: a note each.
 	unsigned int stopped_cpus() const { return stopped_cpus_; }

@@ -67,6 +67,16 @@ public:
 		const uint64_t all = whole(field, f.offset + index * bytes, bytes);
 		return f.bits ? all >> f.bit & ((uint64_t{1} << f.bits) - 1) : all;
 	}
+	// A member of the field's @index-th element, which is a @type
+	uint64_t element(const std::string &field, size_t index, const std::string &type, const std::string &member) const
+	{
+		const Field f = layout_.at(type_ + "." + field), m = layout_.at(type + "." + member);
+		const size_t bytes = layout_.at(type).bytes;
+
+		if ((index + 1) * bytes > f.bytes || m.offset + m.bytes > bytes)
+			lost(field + ": no such element");
+		return whole(field, f.offset + index * bytes + m.offset, m.bytes);
+	}
 	// The field's @index-th element of @of bytes: as many of them as *@to has
 	template <typename T> void copy(const std::string &field, size_t index, size_t of, T &to) const
 	{

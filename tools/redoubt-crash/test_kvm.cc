@@ -1,132 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// vCPUs in a memory made by hand, by a layout made by hand: which of them are whole, and what of them is taken from where.
+// vCPUs in a memory made by hand: which of them are whole, and what of them is taken from where. On AMD; Intel's own: test_vmx.cc.
 #include <functional>
-#include <map>
 #include <random>
 
-#include <gtest/gtest.h>
-#include <linux/kvm.h>
-
-#include "testing.h"
-#include "vcpu.h"
+#include "world.h"
 
 namespace redoubt::crash {
 namespace {
 
-constexpr uint64_t kernel = 0xffff888000000000;		// where physical memory is mapped
-constexpr uint64_t at_svm = 0x100000, at_vmcb = 0x110000, at_kvm = 0x120000, at_apic = 0x130000, at_apic_page = 0x140000,
-		   at_fpu = 0x150000, at_pic = 0x160000, at_ioapic = 0x170000, at_pit = 0x180000, top = 0x1000, second = 0x2000;
-constexpr uint64_t present = 1, big = 1 << 7;
+constexpr uint64_t at_vmcb = 0x110000;
 
-struct World : testing::Test {
-	Frames memory;
-	Layout layout = made();
-	Root root;
-	Vm vm{};
-
-	// A place for each name, 8 bytes wide but where it is an array; the structures have 4 KiB
-	static Layout made()
+struct Amd : World {
+	Amd() : World(false)
 	{
-		const std::map<std::string, unsigned int> wide = {
-			{"vcpu_svm.vcpu.arch.regs", 17 * 8}, {"vcpu_svm.vcpu.arch.db", 32}, {"kvm_pic.pics", 64},
-			{"kvm_pit.pit_state.channels", 72}, {"kvm_kpic_state", 32}, {"fpstate.regs", 1024}};
-		std::map<std::string, unsigned int> end;
-		std::string text = "release test\n";
-
-		for (const std::string &name : Layout::needed()) {
-			const auto w = wide.find(name);
-			const std::string type = name.substr(0, name.find('.'));
-			const unsigned int bytes = w != wide.end() ? w->second : type == name ? 4096 : 8;
-			// An IOAPIC begins with what KVM_GET_IRQCHIP gives.
-			const unsigned int at = type == name ? 0 : end.try_emplace(type, type == "kvm_ioapic" ? 512 : 0).first->second;
-			if (type != name)
-				end[type] = at + bytes;
-			text += name + " " + std::to_string(at) + " " + std::to_string(bytes) + (name == "fpstate.in_use" ? " 3 1\n" : " 0 0\n");
-		}
-		return Layout::parse(text);
-	}
-	void set(uint64_t at, const std::string &field, uint64_t value) { memory.put(at + layout.at(field).offset, value); }
-	void arch(const std::string &field, uint64_t value) { set(at_svm, "vcpu_svm.vcpu.arch." + field, value); }
-	void in_vmcb(size_t at, uint32_t value) { memory.put(at_vmcb + at, value); }
-
-	World()
-	{
-		memory.put(top + (kernel >> 39 & 511) * 8, second | present);
-		memory.put(second, uint64_t{0} | present | big);
-		for (const uint64_t at : {at_svm, at_vmcb, at_kvm, at_apic, at_apic_page, at_fpu, at_pic, at_ioapic, at_pit})
-			memory.write(at, std::vector<uint8_t>(page_bytes).data(), page_bytes);
-		vm.pgd = top;
-		vm.levels = 4;
-		vm.kvm = kernel + at_kvm;
-		vm.vcpus = {kernel + at_svm};
-		set(at_svm, "vcpu_svm.vmcb", kernel + at_vmcb);
-		set(at_svm, "vcpu_svm.vmcb01.ptr", kernel + at_vmcb);
-		set(at_svm, "vcpu_svm.vcpu.kvm", kernel + at_kvm);
-		set(at_kvm, "kvm.online_vcpus", 1);
-		set(at_kvm, "kvm.arch.vpic", kernel + at_pic);
-		set(at_kvm, "kvm.arch.vioapic", kernel + at_ioapic);
-		set(at_kvm, "kvm.arch.vpit", kernel + at_pit);
-		set(at_kvm, "kvm.arch.kvmclock_offset", 100);
-		arch("apic", kernel + at_apic);
-		set(at_apic, "kvm_lapic.regs", kernel + at_apic_page);
-		set(at_apic, "kvm_lapic.divide_count", 1);
-		arch("guest_fpu.fpstate", kernel + at_fpu);
-		arch("guest_fpu.uabi_size", 4096);
-		set(at_fpu, "fpstate.size", 1024);
-		set(at_fpu, "fpstate.user_xfeatures", 3);
-		memory.put(at_fpu + layout.at("fpstate.regs").offset + 512, uint64_t{3});
-		memory.put(at_fpu + layout.at("fpstate.regs").offset + 160, uint64_t{0x11});
-		for (unsigned int i = 0; i < 17; i++)
-			memory.put(at_svm + layout.at("vcpu_svm.vcpu.arch.regs").offset + i * 8, uint64_t{0x100} + i);
-		arch("cr3", 0x3000);
+		memory.write(at_vmcb, std::vector<uint8_t>(page_bytes).data(), page_bytes);
+		set(at_vcpu, "vcpu_svm.vmcb", kernel + at_vmcb);
+		set(at_vcpu, "vcpu_svm.vmcb01.ptr", kernel + at_vmcb);
 		memory.put(at_vmcb + 0x550, uint64_t{0x4000});
-
-		Cpu cpu{};
-		cpu.head.online = 1;
-		cpu.head.xcr0 = 3;
-		cpu.head.clock = 5000;
-		cpu.head.monotonic = 1000;
-		cpu.head.dr[0] = 0xd0;
-		cpu.xsave.assign(1024, 0);
-		cpu.xsave[512] = 3;
-		cpu.xsave[160] = 0x22;
-		root.cpus[0] = cpu;
 	}
-	// KVM_RUN is under way
-	void runs()
-	{
-		set(at_svm, "vcpu_svm.vcpu.mutex.owner", 0xffff888000777000);
-		set(at_fpu, "fpstate.in_use", 1 << 3);
-	}
+	void in_vmcb(size_t at, uint32_t value) { memory.put(at_vmcb + at, value); }
 	void out_of_the_guest()
 	{
-		runs();
-		set(at_svm, "vcpu_svm.vcpu.mode", 1);
-		arch("handling_intr_from_guest", 2);
+		nmi();
 		memory.put(at_vmcb + 0x70, uint64_t{0x61});
-		root.cpus[0].head.fpstate = kernel + at_fpu;
-	}
-	Vcpu read() { return read_vcpu(layout, memory, root, vm, 0); }
-	std::string why()
-	{
-		try {
-			return "whole: " + read().where;
-		} catch (const std::runtime_error &e) {
-			return e.what();
-		}
-	}
-	template <typename T> static T item(const std::vector<Item> &items, const std::string &name)
-	{
-		T out{};
-		for (const Item &i : items)
-			if (i.name == name && i.data.size() >= sizeof(T))
-				memcpy(&out, i.data.data(), sizeof(T));
-		return out;
 	}
 };
 
-TEST_F(World, F1_in_user_space)
+TEST_F(Amd, F1_in_user_space)
 {
 	const Vcpu v = read();
 	EXPECT_EQ(v.where, "user");
@@ -141,7 +42,7 @@ TEST_F(World, F1_in_user_space)
 	EXPECT_EQ((item<std::array<uint8_t, 4096>>(v.items, "XSAVE")[160]), 0x11);
 }
 
-TEST_F(World, F1_halted_or_waiting_for_its_turn)
+TEST_F(Amd, F1_halted_or_waiting_for_its_turn)
 {
 	runs();
 	arch("mp_state", KVM_MP_STATE_HALTED);
@@ -152,11 +53,11 @@ TEST_F(World, F1_halted_or_waiting_for_its_turn)
 	arch("mp_state", KVM_MP_STATE_RUNNABLE);
 	arch("at_instruction_boundary", 1);
 	EXPECT_EQ(why(), "whole: interrupted");
-	set(at_svm, "vcpu_svm.vcpu.mode", 1);	// on its way into the guest, or out of it
+	set(at_vcpu, "vcpu_svm.vcpu.mode", 1);	// on its way into the guest, or out of it
 	EXPECT_EQ(why(), "KVM was at work for it");
 }
 
-TEST_F(World, F1_stopped_right_out_of_the_guest)
+TEST_F(Amd, F1_stopped_right_out_of_the_guest)
 {
 	out_of_the_guest();
 	in_vmcb(0x88, 0x80000021);		// interrupt 0x21 was being delivered
@@ -181,7 +82,7 @@ TEST_F(World, F1_stopped_right_out_of_the_guest)
 	EXPECT_EQ(why(), "a software interrupt was being delivered");
 }
 
-TEST_F(World, F1_fpu_registers_in_the_cpu_or_in_memory)
+TEST_F(Amd, F1_fpu_registers_in_the_cpu_or_in_memory)
 {
 	auto &cpu = root.cpus[0].head;
 	const auto from = [this] { return (item<std::array<uint8_t, 4096>>(read().items, "XSAVE")[160]); };
@@ -199,7 +100,7 @@ TEST_F(World, F1_fpu_registers_in_the_cpu_or_in_memory)
 	EXPECT_EQ(from(), 0x11);
 }
 
-TEST_F(World, F3_fpu_registers_between_cpu_and_memory)
+TEST_F(Amd, F3_fpu_registers_between_cpu_and_memory)
 {
 	auto &cpu = root.cpus[0].head;
 
@@ -217,25 +118,25 @@ TEST_F(World, F3_fpu_registers_between_cpu_and_memory)
 	}
 }
 
-TEST_F(World, F1_through_with_an_exit_and_waiting_for_its_turn)
+TEST_F(Amd, F1_through_with_an_exit_and_waiting_for_its_turn)
 {
 	const uint64_t vcpu = vm.vcpus[0];
 
 	runs();
-	set(at_svm, "vcpu_svm.vcpu.stat.exits", 4711);
+	set(at_vcpu, "vcpu_svm.vcpu.stat.exits", 4711);
 	EXPECT_EQ(why(), "KVM was at work for it");
 	root.works = {{1, 2}, {vcpu, vcpu * RDT_CRASH_WORK_FACTOR ^ 4711}};
 	EXPECT_EQ(why(), "whole: waiting");
 	root.cpus[0].head.fpstate = kernel + at_fpu;		// its turn has come
 	EXPECT_EQ(why(), "KVM was at work for it");
 	root.cpus[0].head.fpstate = 0;
-	set(at_svm, "vcpu_svm.vcpu.stat.exits", 4712);		// another exit since
+	set(at_vcpu, "vcpu_svm.vcpu.stat.exits", 4712);		// another exit since
 	EXPECT_EQ(why(), "KVM was at work for it");
 	root.works = {{vcpu + 64, vcpu * RDT_CRASH_WORK_FACTOR ^ 4712}};
 	EXPECT_EQ(why(), "KVM was at work for it");
 }
 
-TEST_F(World, F1_an_interrupt_that_was_ended_by_a_bit_in_memory)
+TEST_F(Amd, F1_an_interrupt_that_was_ended_by_a_bit_in_memory)
 {
 	const uint64_t at_offer = 0x190000;
 	const auto isr = [](const Vcpu &v) { return item<std::array<uint32_t, 256>>(v.items, "LAPIC")[0x110 / 4]; };
@@ -257,7 +158,7 @@ TEST_F(World, F1_an_interrupt_that_was_ended_by_a_bit_in_memory)
 	EXPECT_EQ(why(), "its task priority is in a page of the guest's");
 }
 
-TEST_F(World, F3_a_boundary_that_is_of_the_last_run)
+TEST_F(Amd, F3_a_boundary_that_is_of_the_last_run)
 {
 	runs();
 	arch("at_instruction_boundary", 1);
@@ -268,17 +169,17 @@ TEST_F(World, F3_a_boundary_that_is_of_the_last_run)
 	EXPECT_EQ(why(), "KVM was at work for it, outside of KVM_RUN");
 }
 
-TEST_F(World, F3_not_whole)
+TEST_F(Amd, F3_not_whole)
 {
 	const std::vector<std::pair<std::string, std::function<void()>>> cases = {
 		{"KVM was at work for it", [this] { runs(); }},
 		{"KVM was at work for it", [this] { out_of_the_guest(); memory.put(at_vmcb + 0x70, uint64_t{0x60}); }},
 		{"its FPU registers were in a CPU that left nothing", [this] { out_of_the_guest(); root.cpus[0].head.flags = RDT_CRASH_FPU_IN_MEMORY; }},
 		{"an I/O of it was not complete", [this] { arch("complete_userspace_io", 0xffffffff81000000); }},
-		{"an I/O of it was not complete", [this] { set(at_svm, "vcpu_svm.vcpu.mmio_needed", 1); }},
-		{"it runs a nested guest", [this] { set(at_svm, "vcpu_svm.vmcb01.ptr", kernel); }},
+		{"an I/O of it was not complete", [this] { set(at_vcpu, "vcpu_svm.vcpu.mmio_needed", 1); }},
+		{"it runs a nested guest", [this] { set(at_vcpu, "vcpu_svm.vmcb01.ptr", kernel); }},
 		{"its state is encrypted", [this] { arch("guest_state_protected", 1); }},
-		{"the VM has another vCPU there", [this] { set(at_svm, "vcpu_svm.vcpu.kvm", kernel); }},
+		{"the VM has another vCPU there", [this] { set(at_vcpu, "vcpu_svm.vcpu.kvm", kernel); }},
 		{"the VM has got more vCPUs since it was registered", [this] { set(at_kvm, "kvm.online_vcpus", 2); }},
 		{"its APIC is in its VMM", [this] { arch("apic", 0); }},
 		{"it is in system management mode", [this] { arch("hflags", 1 << 6); }},
@@ -287,7 +188,7 @@ TEST_F(World, F3_not_whole)
 		{"its FPU state is not in memory", [this] { set(at_fpu, "fpstate.size", 60000); }},
 		{"its FPU state contradicts itself", [this] { set(at_fpu, "fpstate.size", 1 << 20); }},
 		{"the VMCB is not in memory", [this] { memory.frames.erase(at_vmcb / page_bytes); }},
-		{"vcpu_svm is not in memory", [this] { memory.frames.erase(at_svm / page_bytes); }},
+		{"vcpu_svm is not in memory", [this] { memory.frames.erase(at_vcpu / page_bytes); }},
 		{"kvm_lapic is not in memory", [this] { arch("apic", 0x1000); }},
 	};
 	const Frames as_it_was = memory;
@@ -301,7 +202,7 @@ TEST_F(World, F3_not_whole)
 	}
 }
 
-TEST_F(World, F1_an_apic_timer_goes_on_with_what_was_left)
+TEST_F(Amd, F1_an_apic_timer_goes_on_with_what_was_left)
 {
 	const auto count = [this] { return item<std::array<uint32_t, 256>>(read().items, "LAPIC")[0x390 / 4]; };
 
@@ -315,11 +216,13 @@ TEST_F(World, F1_an_apic_timer_goes_on_with_what_was_left)
 	EXPECT_EQ(count(), 1u);
 	set(at_apic, "kvm_lapic.lapic_timer.pending", 0);
 	EXPECT_EQ(count(), 0u);
+	set(at_apic, "kvm_lapic.lapic_timer.hv_timer_in_use", 1);	// Intel: the CPU's own had it
+	EXPECT_EQ(count(), 1u);
 	set(at_apic, "kvm_lapic.divide_count", 0);
 	EXPECT_EQ(why(), "its APIC's timer contradicts itself");
 }
 
-TEST_F(World, F1_devices)
+TEST_F(Amd, F1_devices)
 {
 	memory.put(at_pic + layout.at("kvm_pic.pics").offset + 32 + 1, uint8_t{0x77});
 	memory.put(at_ioapic, uint64_t{0xfec00000});
@@ -336,13 +239,13 @@ TEST_F(World, F1_devices)
 	EXPECT_THROW(read_devices(layout, memory, root, vm), std::runtime_error);
 }
 
-TEST_F(World, F3_whatever_the_old_kernel_has_written_there)
+TEST_F(Amd, F3_whatever_the_old_kernel_has_written_there)
 {
 	std::mt19937_64 random(31);
 	const Frames as_it_was = memory;
 
 	for (int i = 0; i < 3000; i++) {
-		for (const uint64_t at : {at_svm, at_vmcb, at_kvm, at_apic, at_apic_page, at_fpu})
+		for (const uint64_t at : {at_vcpu, at_vmcb, at_kvm, at_apic, at_apic_page, at_fpu})
 			for (int k = static_cast<int>(random() % 40); k > 0; k--)
 				memory.put(at + random() % 500 * 8, random() >> random() % 64);
 		if (random() % 2)

@@ -64,6 +64,17 @@ TEST_F(Xsave, F1_legacy_parts)
 	EXPECT_EQ(memcmp(&out[32], &area[32], 384), 0);
 }
 
+TEST_F(Xsave, F1_a_kernel_without_xsave)
+{
+	const std::vector<uint8_t> fxsave(area.begin(), area.begin() + 512);
+	const auto out = uabi_xsave(fxsave, 3, 0, 4096);
+	EXPECT_EQ(get(out, 512), 3u);
+	EXPECT_EQ(memcmp(&out[0], &area[0], 24), 0);
+	EXPECT_EQ(memcmp(&out[160], &area[160], 256), 0);
+	EXPECT_EQ(uabi_xsave(fxsave, 0x203, 7, 4096), out);
+	EXPECT_EQ(uabi_xsave(fxsave, 0, 0, 4096), out);
+}
+
 TEST_F(Xsave, F1_a_part_in_its_initial_state)
 {
 	head(0, 0);

@@ -7,6 +7,8 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <stdexcept>
+#include <vector>
 
 #include "memory.h"
 
@@ -40,9 +42,21 @@ public:
 		for (size_t i = 0; i < bytes; i++)
 			frames.try_emplace((address + i) / page_bytes, Frame{}).first->second[(address + i) % page_bytes] = at[i];
 	}
+	std::map<uint32_t, uint64_t> vmcs(uint64_t address, const std::vector<uint32_t> &fields) override
+	{
+		std::map<uint32_t, uint64_t> out;
+
+		if (!vmcss.count(address))
+			throw std::runtime_error("no VMCS there");
+		for (const uint32_t f : fields)
+			if (const auto it = vmcss[address].find(f); it != vmcss[address].end())
+				out.insert(*it);
+		return out;
+	}
 	template <typename T> void put(uint64_t address, const T &what) { write(address, &what, sizeof(what)); }
 
 	std::map<uint64_t, Frame> frames;
+	std::map<uint64_t, std::map<uint32_t, uint64_t>> vmcss;		// by address; a field that is not there the CPU does not have
 	unsigned int reads = 0;
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// The state of a vCPU as KVM's GET ioctls would have given it, out of the memory of the kernel that has panicked (AMD).
+// The state of a vCPU as KVM's GET ioctls would have given it, out of the memory of the kernel that has panicked.
 //
 // A vCPU is whole only where it is known to stand between two instructions: not in KVM_RUN; halted; back from the guest
 // because of an interrupt, or through with an exit, and waiting for its turn; or stopped right out of the guest by the panic's NMI. KVM in the middle of an instruction that
@@ -35,8 +35,11 @@ Vcpu read_vcpu(const Layout &layout, Physical &memory, const Root &root, const V
 // What the VM has besides: PICs, IOAPIC, PIT, clock. Throws likewise.
 std::vector<Item> read_devices(const Layout &layout, Physical &memory, const Root &root, const Vm &vm);
 
-// XSAVE's area, compacted or not, as KVM_GET_XSAVE2 gives it: standard format, parts in their initial state told as such.
+// XSAVE's area, compacted or not, or FXSAVE's (512 bytes), as KVM_GET_XSAVE2 gives it: standard format, parts in their initial state told as such.
 // @bytes: how much of it the guest has. Throws std::runtime_error.
 std::vector<uint8_t> uabi_xsave(const std::vector<uint8_t> &area, uint64_t features, uint32_t pkru, size_t bytes);
+
+// PKRU as an XSAVE area of the standard format has it. Throws std::runtime_error.
+uint32_t saved_pkru(const std::vector<uint8_t> &area);
 
 } // namespace redoubt::crash

@@ -237,6 +237,13 @@ Way find_way(const std::string &peer, const std::string &release)
 	if (fs::exists("/sys/bus/pci/drivers/virtio-pci"))
 		names.push_back("virtio_pci");
 	way.modules = files_of(names, release);
+	// What a vCPU was is in its VMCS there, which a module must read.
+	if (fs::exists("/sys/module/kvm_intel")) {
+		const std::vector<std::string> vmcs = files_of({"redoubt_vmcs"}, release);
+		if (vmcs.empty())
+			fail("redoubt_vmcs.ko is not installed: no vCPU could be read");
+		way.modules.insert(way.modules.end(), vmcs.begin(), vmcs.end());
+	}
 	return way;
 }
 

@@ -42,9 +42,11 @@ std::vector<uint8_t> uabi_xsave(const std::vector<uint8_t> &area, uint64_t featu
 	static constexpr uint32_t initial_mxcsr = 0x1f80;
 	std::vector<uint8_t> out(bytes);
 
-	if (area.size() < first_extended || bytes < first_extended)
+	// FXSAVE's, where the kernel does without XSAVE: it has no features then, and FXSAVE has these.
+	const bool legacy = area.size() == legacy_bytes;
+	if ((!legacy && area.size() < first_extended) || bytes < first_extended)
 		throw std::runtime_error("an XSAVE area that is too small");
-	const uint64_t have = get(area, 512), layout = get(area, 520), told = have & features;
+	const uint64_t have = legacy ? x87 | sse : get(area, 512), layout = legacy ? 0 : get(area, 520), told = legacy ? have : have & features;
 	if (layout & compacted && have & ~layout)
 		throw std::runtime_error("an XSAVE area that contradicts itself");
 
@@ -77,7 +79,7 @@ std::vector<uint8_t> uabi_xsave(const std::vector<uint8_t> &area, uint64_t featu
 	}
 	// The guest's is kept apart: the host's own is in the register when the kernel runs.
 	uint64_t header = told;
-	if (features & pkru_bit) {
+	if (features & pkru_bit && !legacy) {
 		const Part p = part_of(9);
 		if (!p.offset || p.offset + sizeof(pkru) > out.size())
 			throw std::runtime_error("no place for PKRU");
@@ -86,6 +88,21 @@ std::vector<uint8_t> uabi_xsave(const std::vector<uint8_t> &area, uint64_t featu
 	}
 	memcpy(&out[512], &header, sizeof(header));
 	return out;
+}
+
+uint32_t saved_pkru(const std::vector<uint8_t> &area)
+{
+	const Part p = part_of(9);
+	uint32_t value = 0;
+
+	if (area.size() < first_extended || get(area, 520) & compacted)
+		throw std::runtime_error("an XSAVE area that contradicts itself");
+	if (!(get(area, 512) & pkru_bit))
+		return 0;
+	if (!p.offset || p.offset + sizeof(value) > area.size())
+		throw std::runtime_error("an XSAVE area that is too small");
+	memcpy(&value, &area[p.offset], sizeof(value));
+	return value;
 }
 
 } // namespace redoubt::crash
