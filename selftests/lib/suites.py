@@ -326,11 +326,14 @@ def here():
     standby += [standby_hosts("panic-go", (a, b), "panic-go-test", "--panic", "--primary", "b", args=("3",), seconds=500)
                 for a, b in (("6.12", "6.12"), BOTH)]
     # A vCPU in the guest on another CPU, one that waits for its turn on the only one, one with an I/O under way, a QEMU's
-    standby += [HereSuite(f"standby/panic-{kernel}-{cpus}-{what}", ("selftests/standby/panic", kernel, cpus, what), 60, arch="npt",
+    standby += [HereSuite(f"standby/panic-{kernel}-{cpus}-{what}", ("selftests/standby/panic", "npt", kernel, cpus, what), 60, arch="npt",
                           kernel=kernel, needs=(("modules", "tools"), ("-C", "selftests/standby")),
                           short=(kernel, cpus, what) == ("6.12", "2", "run"))
                 for kernel in BOTH for cpus, what in (("2", "run"), ("1", "run"), ("2", "io"), ("2", "stopped"))
                 if (kernel, what) != ("6.1", "stopped")]     # it has not been run there yet
+    standby += [HereSuite(f"standby/panic-ept-{kernel}-{cpus}-run", ("selftests/standby/panic", "ept", kernel, cpus, "run"), seconds, arch="ept",
+                          kernel=kernel, needs=(("modules", "tools"), ("-C", "selftests/standby")))
+                for kernel, cpus, seconds in (("6.1", "1", 400), ("6.12", "1", 400), ("6.12", "2", 800))]    # 6.1 with two: not run yet
     return labs + two + standby + [
         HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
         HereSuite("standby/panic-wire", ("selftests/standby/panic-wire-test",), 90, short=True, needs=(("tools",),)),

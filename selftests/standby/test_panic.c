@@ -9,7 +9,10 @@
  *   test_panic DIR check IMAGE	in the crash kernel: compares with what redoubt-crash image wrote to IMAGE
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -29,7 +32,6 @@
 #define DATA_BYTES	(8ul << 20)
 #define NOTE_BYTES	10000
 #define LIVE_BYTES	(2 * 4096)
-#define NR_MSRS		30		/* that redoubt-crash gives */
 
 static const char *image;
 
@@ -126,6 +128,8 @@ static const char *at_image(const char *name)
 	return path;
 }
 
+static size_t nr_msrs;		/* of the vCPU that is looked at */
+
 static const void *item(int vcpu, const char *name, size_t at_least)
 {
 	size_t bytes = 0;
@@ -134,6 +138,8 @@ static const void *item(int vcpu, const char *name, size_t at_least)
 
 	snprintf(at, sizeof(at), UUID_TEXT "/vcpu%d/%s", vcpu, name);
 	data = get_file(at_image(at), &bytes);
+	if (!strcmp(name, "MSRS"))
+		nr_msrs = bytes / sizeof(struct kvm_msr_entry);
 	if (data && bytes >= at_least)
 		return data;
 	ok(false, "F1 vCPU %d: %s is there: %zu bytes, at least %zu", vcpu, name, bytes, at_least);
@@ -142,7 +148,7 @@ static const void *item(int vcpu, const char *name, size_t at_least)
 
 static bool msr_is(const struct kvm_msr_entry *e, uint32_t index, uint64_t value)
 {
-	for (size_t i = 0; i < NR_MSRS; i++)
+	for (size_t i = 0; i < nr_msrs; i++)
 		if (e[i].index == index)
 			return e[i].data == value;
 	return false;
@@ -156,7 +162,7 @@ static void check_vcpu(int n)
 	const struct kvm_sregs *s = item(n, "SREGS", sizeof(*s));
 	const struct kvm_regs *r = item(n, "REGS", sizeof(*r));
 	const struct kvm_xcrs *xcrs = item(n, "XCRS", sizeof(*xcrs));
-	const struct kvm_msr_entry *msrs = item(n, "MSRS", NR_MSRS * sizeof(*msrs));
+	const struct kvm_msr_entry *msrs = item(n, "MSRS", 20 * sizeof(*msrs));
 	const uint8_t *xsave = item(n, "XSAVE", 4096), *lapic = item(n, "LAPIC", 1024);
 	const uint64_t *flags;
 	size_t bytes;
@@ -189,6 +195,45 @@ static bool said(const char *text, const char *what)
 	return text && strstr(text, what);
 }
 
+static int vmcs_error(int dev, uint64_t address, uint32_t nr, uint32_t reserved)
+{
+	struct rdt_vmcs_field field = { .encoding = 0x6800 };
+	struct rdt_vmcs_read r = { .address = address, .nr = nr, .reserved = reserved, .fields = (uintptr_t)&field };
+
+	return ioctl(dev, RDT_VMCS_READ, &r) ? errno : 0;
+}
+
+/* The first of a kernel's own memory above 1 MB, in this kernel; and what the old one left, which is no VMCS. */
+static void check_vmcs_refusals(void)
+{
+	int dev = open("/dev/redoubt-vmcs", O_RDWR | O_CLOEXEC);
+	unsigned long long own = 0, first, root = 0;
+	char line[4096];
+	const char *at;
+	FILE *f;
+
+	if (dev < 0)
+		return;		/* AMD */
+	f = fopen("/proc/iomem", "r");
+	while (f && !own && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%llx-%*x : System RAM", &first) == 1 && strstr(line, "System RAM") && first >= 1 << 20)
+			own = first;
+	if (f)
+		fclose(f);
+	f = fopen("/proc/cmdline", "r");
+	if (f && fgets(line, sizeof(line), f) && (at = strstr(line, "redoubt.root=")))
+		root = strtoull(at + 13, NULL, 16);
+	if (f)
+		fclose(f);
+	own = (own + 4095) & ~4095ull;
+	is(vmcs_error(dev, own, 1, 0), EPERM, "F3 a VMCS in the crash kernel's own memory (%#llx)", own);
+	is(vmcs_error(dev, root, 1, 0), EBADMSG, "F3 what is no VMCS (%#llx)", root);
+	ok(vmcs_error(dev, root + 8, 1, 0) == EINVAL && vmcs_error(dev, 1ull << 60, 1, 0) == EINVAL && vmcs_error(dev, root, 1, 1) == EINVAL &&
+	   vmcs_error(dev, root, 0, 0) == E2BIG && vmcs_error(dev, root, RDT_VMCS_MAX_FIELDS + 1, 0) == E2BIG && ioctl(dev, 0) < 0 && errno == ENOTTY,
+	   "F3 no page, no field, too many, and no such call");
+	close(dev);
+}
+
 static void after(void)
 {
 	static uint8_t note[NOTE_BYTES];
@@ -197,6 +242,7 @@ static void after(void)
 	const char *refused = get_file(in_dir("refused"), &bytes);
 	const uint8_t *got;
 
+	check_vmcs_refusals();
 	check_memory(at_image(UUID_TEXT));
 	if (what && !strcmp(what, "stopped")) {
 		check_items(at_image(UUID_TEXT));
