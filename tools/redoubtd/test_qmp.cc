@@ -270,6 +270,32 @@ TEST_F(QmpTest, F2_a_QEMU_that_is_slow_is_not_an_old_one)
 	EXPECT_EQ(asked, 2u);
 }
 
+TEST_F(QmpTest, F2_what_a_QEMU_does_is_asked_again_until_it_is_known)
+{
+	const Json schema = {{{"name", "migrate-incoming"}, {"arg-type", "1"}}, {{"name", "1"}, {"members", {{{"name", "exit-on-error"}}}}}};
+	unsigned asked = 0, migrating = 0;
+	Qmp::patience = milliseconds(30);
+	Server slow(loop, dir / "qmp", greeting, [&](const Json &line) {
+		const std::string command = line["execute"];
+
+		if (command == "query-qmp-schema")
+			return good(line, schema);
+		if (command == "query-status")
+			return asked++ ? good(line, {{"status", "inmigrate"}, {"running", false}}) : "";
+		// An agent before this one has begun to load it.
+		if (command == "query-migrate")
+			return good(line, {{"status", ++migrating < 3 ? "active" : "failed"}});
+		return good(line);
+	});
+	Vmm vmm(loop, "slow", dir / "qmp", {[] {}, [] {}});
+	vmm.start();
+	EXPECT_TRUE(run_until(loop, [&] { return migrating == 1; }));
+	EXPECT_EQ(vmm.state(), VmmState::gone) << "it is neither one that waits nor a VM";
+	EXPECT_TRUE(run_until(loop, [&] { return vmm.state() != VmmState::gone; }));
+	EXPECT_EQ(vmm.state(), VmmState::spoiled);
+	EXPECT_EQ(migrating, 3u);
+}
+
 TEST_F(QmpTest, F2_nobody_listens)
 {
 	EXPECT_TRUE(has(error_of([this] { qmp->connect(); }), "No such file"));

@@ -157,7 +157,7 @@ void Vmm::on_ready()
 	qmp_.command("migrate-set-capabilities", {{"capabilities", capabilities}}, [this, failed](const QmpReply &reply) {
 		if (failed(reply))
 			return;
-		ask_schema([this] { ask_status(); });
+		ask_schema([this] { ask_first(); });
 	});
 }
 
@@ -172,6 +172,15 @@ void Vmm::ask_schema(std::function<void()> then)
 				   "" : "this QEMU does not know migrate-incoming's exit-on-error (it is older than 9.1)";
 		then();
 	}, 6 * Qmp::patience);
+}
+
+// Nobody asks again what was never known: the connection is begun anew.
+void Vmm::ask_first()
+{
+	ask_status([this] {
+		if (stuck_ && state_ == VmmState::gone && qmp_.is_ready())
+			qmp_.close("QEMU has not said what it does");
+	});
 }
 
 bool Vmm::refresh(std::function<void()> then)
@@ -225,7 +234,7 @@ void Vmm::ask_incoming(std::function<void()> then, milliseconds limit)
 				asks_ = loop_.after(poll_again, [this] {
 					asks_ = 0;
 					if (qmp_.is_ready())
-						ask_status();
+						ask_first();
 				});
 			}
 		}

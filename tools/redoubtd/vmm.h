@@ -80,6 +80,7 @@ private:
 	void on_closed(const std::string &why);
 	void on_dead();
 	void ask_status(std::function<void()> then = {}, milliseconds limit = Qmp::patience);
+	void ask_first();
 	void ask_incoming(std::function<void()> then, milliseconds limit);
 	void ask_schema(std::function<void()> then);
 	void end_outgoing(std::function<void(const std::string &error)> then, unsigned tries);
