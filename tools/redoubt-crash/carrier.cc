@@ -39,7 +39,8 @@ Carrier::Carrier(const agent::Config &config, agent::Peer &peer, Salvage &vm, co
 			   unconfirmed_ = digest;
 			   confirm();
 		   },
-		   [this](const std::string &why) { fail(why); }}),
+		   [this](const std::string &why) { fail(why); }, {},
+		   [this] { peer_.go_on(); }}),
 	  machine_({.link_ms = 0}, boot_)
 {
 	sb::Actions out;

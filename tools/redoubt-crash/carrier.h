@@ -39,7 +39,12 @@ public:
 	void message(const sb::Header &h, const sb::Body &body);
 	void tick();
 	bool sending() const { return sender_.busy(); }
-	void pump() { sender_.pump(); }
+	// False: the next one's turn is not before this has gone on.
+	bool pump()
+	{
+		sender_.pump();
+		return !sender_.yielded();
+	}
 
 private:
 	void step(const sb::Event &event);

@@ -111,9 +111,11 @@ private:
 	// One after the other, the first by priority
 	void pump()
 	{
-		each([this](Carrier &c) {
-			if (c.sending() && peer_.has_room())
-				c.pump();
+		bool turn = true;
+
+		each([this, &turn](Carrier &c) {
+			if (turn && c.sending() && peer_.has_room())
+				turn = c.pump();
 		});
 	}
 	void tick()

@@ -97,14 +97,14 @@ void Agent::pump()
 	for (const auto &keeper : keepers_) {
 		if (!peer_.has_room())
 			return;
-		if (keeper->sending())
-			keeper->pump();
+		if (keeper->sending() && !keeper->pump())
+			return;
 	}
 	for (const auto &keeper : keepers_) {
 		if (!peer_.has_room())
 			return;
-		if (keeper->copying())
-			keeper->pump();
+		if (keeper->copying() && !keeper->pump())
+			return;
 	}
 }
 

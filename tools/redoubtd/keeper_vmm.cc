@@ -340,12 +340,7 @@ void Keeper::new_sender()
 			if (bounded_)
 				bounded_->copied();
 		},
-		[this] {
-			loop_.soon([this] {
-				if (sender_ && (sender_->busy() || sender_->copying()))
-					sender_->pump();
-			});
-		},
+		[this] { peer_.go_on(); },
 	});
 }
 

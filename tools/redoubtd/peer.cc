@@ -16,7 +16,7 @@ namespace redoubt::agent {
 
 namespace {
 
-constexpr milliseconds beat_every{1'000}, silence_limit{10'000}, hello_limit{10'000}, redial_after{300};
+constexpr milliseconds beat_every{1'000}, hello_limit{10'000}, redial_after{300};
 constexpr size_t max_fresh = 16;	// connections that have not greeted yet
 
 // The kernel's form of an address that was checked when the configuration was read.
@@ -74,7 +74,7 @@ void tune(int fd)
 	set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 	// What is sent and not acknowledged for so long is lost, whatever TCP would hope for.
-	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(silence_limit.count()));
+	set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(Peer::silence.count()));
 }
 
 } // namespace
@@ -109,6 +109,7 @@ void Peer::start()
 		call(Channel::control);
 	else
 		listen();
+	beaten_ = Loop::Clock::now();
 	beat();
 }
 
@@ -422,11 +423,17 @@ void Peer::drop_link(const std::string &why)
 
 void Peer::beat()
 {
+	const Loop::Clock::time_point now = Loop::Clock::now(), due = beaten_ + beat_every;
+
 	beat_ = loop_.after(beat_every, [this] { beat(); });
+	// In the time in which this loop was held up it has listened to nobody: what has come is looked at first.
+	if (now > due)
+		heard_ += now - due;
+	beaten_ = now;
 	if (!control_)
 		return;
-	if (Loop::Clock::now() - heard_ > silence_limit) {
-		drop_link("no sign of life for " + std::to_string(silence_limit.count() / 1000) + " s");
+	if (now - heard_ > silence) {
+		drop_link("no sign of life for " + std::to_string(silence.count() / 1000) + " s");
 		return;
 	}
 	ping(*control_, ++cookie_, false);
@@ -466,6 +473,20 @@ void Peer::probe(uint64_t bytes, std::function<void(uint64_t)> then)
 		const auto us = std::chrono::duration_cast<std::chrono::microseconds>(Loop::Clock::now() - began).count();
 
 		then(bytes * 1'000'000 / std::max<uint64_t>(1, static_cast<uint64_t>(us)));
+	});
+}
+
+void Peer::go_on()
+{
+	if (goes_on_)
+		return;
+	goes_on_ = true;
+	loop_.soon([this, gone = alive_] {
+		if (!gone.lock())
+			return;
+		goes_on_ = false;
+		if (up_)
+			handlers_.room();
 	});
 }
 

@@ -34,12 +34,14 @@ public:
 		std::function<void(uint64_t boot)> up;
 		std::function<void(const std::string &why)> down;
 		std::function<void(const sb::Header &, const sb::Body &)> message;
-		std::function<void()> room;	// the pages connection has room for more
+		std::function<void()> room;	// the pages connection has room for more, or go_on() wants it
 	};
 
 	Peer(Loop &loop, const Config &config, uint64_t boot, Handlers handlers);
 	~Peer();
 	Peer(const Peer &) = delete;
+
+	static inline milliseconds silence{10'000};	// a peer that says nothing for longer is none; tests have less
 
 	void start();
 	bool up() const { return up_; }
@@ -51,6 +53,8 @@ public:
 	// What the link carries, measured with so many bytes that mean nothing: goodput, bytes a second. Never, if the link ends before.
 	void probe(uint64_t bytes, std::function<void(uint64_t bytes_per_second)> then);
 	bool has_room() const { return up_ && pages_->link->room(); }
+	// room() once more, behind what else is waiting: all of a turn was used, and there is more.
+	void go_on();
 	// Nothing waits: the link is faster than what fills it.
 	bool idle() const { return up_ && pages_->link->queued() == 0; }
 	uint64_t bytes_sent() const;
@@ -99,7 +103,10 @@ private:
 	ConnPtr control_, pages_;
 	bool up_ = false;
 	Loop::Timer beat_ = 0, redial_ = 0;
-	Loop::Clock::time_point heard_;
+	Loop::Clock::time_point heard_, beaten_;
+	bool goes_on_ = false;
+	std::shared_ptr<bool> life_ = std::make_shared<bool>(true);
+	std::weak_ptr<bool> alive_ = life_;	// for what nobody cancels
 	uint64_t cookie_ = 0, refused_ = 0;
 	std::map<uint64_t, std::function<void()>> barriers_;	// by the cookie of their PING
 	std::string why_down_ = "not connected yet";

@@ -12,7 +12,7 @@ namespace redoubt::agent {
 
 namespace {
 
-// A live image is hashed for longer than the peer would wait for a sign of life.
+// What has to be read and hashed takes longer than the peer would wait for a sign of life; and zeroes, or what the standby has, fill no queue.
 constexpr std::chrono::milliseconds turn{20};
 constexpr uint32_t state_chunk = 64 * 1024;
 // Data that LZ4 does not shrink by an eighth is left alone, and so are the next ones.
@@ -277,11 +277,13 @@ void Sender::pump()
 {
 	const auto until = std::chrono::steady_clock::now() + turn;
 
+	yielded_ = false;
 	try {
 		while ((busy_ || copying_) && handlers_.has_room()) {
-			// What is not sent fills no queue.
-			if (live_ && handlers_.later && std::chrono::steady_clock::now() > until)
+			if (handlers_.later && std::chrono::steady_clock::now() > until) {
+				yielded_ = true;
 				return handlers_.later();
+			}
 			if (busy_ && send_state())
 				continue;
 			if (source_.produce([this](uint64_t first, uint32_t count, uint64_t zero, const uint8_t *pages) {

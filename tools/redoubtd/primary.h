@@ -70,7 +70,7 @@ public:
 		std::function<void(const sb::Digest &)> sent;
 		std::function<void(const std::string &why)> failed;
 		std::function<void()> copied = {};	// all that copy() was given
-		// pump() has had its time and has more to do: others first. Without it goes on.
+		// pump() has had its time and has more to do: others first, and then pump() again. Without it goes on.
 		std::function<void()> later = {};
 	};
 
@@ -105,8 +105,10 @@ public:
 
 	// Has it anything to send again of?
 	bool begun() const { return image_.frames() != 0; }
-	// As much as there is room for; to be called when there is room, or more to send.
+	// As much as there is room and time for; to be called when there is room, or more to send.
 	void pump();
+	// The last pump() has had its time.
+	bool yielded() const { return yielded_; }
 	const Progress &progress() const { return progress_; }
 
 private:
@@ -126,7 +128,7 @@ private:
 	std::vector<char> packed_;
 	std::span<const uint8_t> state_;
 	uint64_t state_sent_ = 0;
-	bool busy_ = false, again_ = false, copying_ = false;
+	bool busy_ = false, again_ = false, copying_ = false, yielded_ = false;
 	uint64_t live_ = 0;
 	// Sent for a live image and not confirmed, by mark
 	std::deque<std::pair<uint64_t, std::vector<sb::Run>>> flights_;

@@ -17,7 +17,7 @@ namespace redoubt::agent {
 namespace {
 
 constexpr size_t usual_state = 8u << 20;
-constexpr uint64_t slice_frames = 4096, look_frames = 512;
+constexpr uint64_t slice_frames = 512;		// between two looks at the link
 
 } // namespace
 
@@ -163,7 +163,7 @@ void Receiver::look_at(uint64_t frame)
 void Receiver::look_slice()
 {
 	next_look_ = 0;
-	for (const uint64_t end = std::min(look_ + look_frames, ram_.frames()); look_ < end; look_++)
+	for (const uint64_t end = std::min(look_ + slice_frames, ram_.frames()); look_ < end; look_++)
 		look_at(look_);
 	if (looking())
 		next_look_ = loop_.after(milliseconds(0), [this] { look_slice(); });

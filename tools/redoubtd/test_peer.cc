@@ -77,6 +77,44 @@ TEST_F(PeerTest, F4_a_call_that_is_refused_at_once_is_made_again)
 	EXPECT_TRUE(run_until(loop, [&] { return caller.up() && listener.up(); }));
 }
 
+// Whoever was busy himself has not listened: that is no silence of the other one's.
+TEST_F(PeerTest, F4_a_loop_that_was_held_up_does_not_blame_the_peer)
+{
+	const milliseconds before = Peer::silence;
+	Peer::silence = milliseconds(2'500);
+	Peer caller(loop, a, 1, handlers()), listener(loop, b, 2, handlers());
+
+	listener.start();
+	caller.start();
+	EXPECT_TRUE(run_until(loop, [&] { return caller.up() && listener.up(); }));
+	usleep(4'000'000);
+	EXPECT_FALSE(run_until(loop, [&] { return !caller.up() || !listener.up(); }, milliseconds(1'500)));
+	Peer::silence = before;
+}
+
+// room() comes once for many wishes, behind what waits, and not without a link.
+TEST_F(PeerTest, F4_who_has_more_to_send_goes_on)
+{
+	unsigned rooms = 0;
+	auto counts = handlers();
+	counts.room = [&rooms] { rooms++; };
+	Peer caller(loop, a, 1, counts), listener(loop, b, 2, handlers());
+
+	caller.go_on();
+	run_until(loop, [] { return false; }, milliseconds(50));
+	EXPECT_EQ(rooms, 0u);
+	listener.start();
+	caller.start();
+	EXPECT_TRUE(run_until(loop, [&] { return caller.up() && listener.up(); }));
+	run_until(loop, [] { return false; }, milliseconds(50));
+	const unsigned at_first = rooms;
+	caller.go_on();
+	caller.go_on();
+	EXPECT_EQ(rooms, at_first);
+	run_until(loop, [] { return false; }, milliseconds(50));
+	EXPECT_EQ(rooms, at_first + 1);
+}
+
 TEST_F(PeerTest, F8_another_address_is_not_spoken_to)
 {
 	b.peer.address = "127.0.0.3";

@@ -288,6 +288,55 @@ struct Refusing : PageSource {
 
 } // namespace
 
+namespace {
+
+// Zeroes, which fill no queue, read slowly
+class Slow : public PageSource {
+public:
+	void want(std::span<const sb::Run> runs) override { left += runs[0].count; }
+	void cancel() override { left = 0; }
+	bool produce(const Take &take) override
+	{
+		if (!left)
+			return false;
+		usleep(1000);
+		take(at, 1, 1, nullptr);
+		at++;
+		left--;
+		return true;
+	}
+	bool finished() const override { return !left; }
+
+	uint64_t left = 0, at = 0;
+};
+
+} // namespace
+
+// A VM of zeroes, or one that the standby has, must not keep the loop from the link: no sign of life would be the end of that.
+TEST(SenderTest, F4_what_fills_no_queue_leaves_the_others_their_turn)
+{
+	constexpr uint64_t frames = 200;
+	Slow source;
+	unsigned turns = 0, sent = 0;
+	const std::vector<uint8_t> state(100);
+	Sender sender(frames, source, Compress::off, Sender::Handlers{[](sb::Msg, std::span<const uint8_t>, std::span<const uint8_t>) {},
+		[] { return true; }, [] { return true; }, [&sent](const sb::Digest &) { sent++; }, [](const std::string &) {}, {}, [&turns] { turns++; }});
+
+	sender.begin(state);
+	EXPECT_TRUE(sender.yielded());
+	EXPECT_LT(source.at, frames / 2);
+	EXPECT_EQ(turns, 1u);
+	while (sender.yielded()) {
+		const uint64_t before = source.at;
+
+		sender.pump();
+		EXPECT_GT(source.at, before) << "a turn is never for nothing";
+	}
+	EXPECT_EQ(source.at, frames);
+	EXPECT_EQ(sent, 1u);
+	EXPECT_GE(turns, 3u);
+}
+
 TEST(SenderTest, F4_a_source_that_refuses_ends_the_attempt_and_nothing_else)
 {
 	Refusing source;
