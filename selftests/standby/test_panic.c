@@ -162,7 +162,7 @@ static void check_vcpu(int n)
 	const struct kvm_sregs *s = item(n, "SREGS", sizeof(*s));
 	const struct kvm_regs *r = item(n, "REGS", sizeof(*r));
 	const struct kvm_xcrs *xcrs = item(n, "XCRS", sizeof(*xcrs));
-	const struct kvm_msr_entry *msrs = item(n, "MSRS", 20 * sizeof(*msrs));
+	const struct kvm_msr_entry *msrs = item(n, "MSRS", 30 * sizeof(*msrs));
 	const uint8_t *xsave = item(n, "XSAVE", 4096), *lapic = item(n, "LAPIC", 1024);
 	const uint64_t *flags;
 	size_t bytes;

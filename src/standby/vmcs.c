@@ -35,36 +35,32 @@ static DEFINE_MUTEX(lock);
 /*
  * Each of these is true if it failed: by the flags (CF or ZF), or by a fault, which leaves @bad as it was.
  */
+#define VMX_FAILS(what, operand...)										\
+({														\
+	bool bad = true;											\
+														\
+	asm volatile("1: " what "\n\tsetna %0\n2:\n\t" _ASM_EXTABLE(1b, 2b) : "+qm" (bad) : operand : "cc", "memory");	\
+	bad;													\
+})
+
 static bool vmxon_fails(u64 address)
 {
-	bool bad = true;
-
-	asm volatile("1: vmxon %1\n\tsetna %0\n2:\n\t" _ASM_EXTABLE(1b, 2b) : "+qm" (bad) : "m" (address) : "cc", "memory");
-	return bad;
+	return VMX_FAILS("vmxon %1", "m" (address));
 }
 
 static bool vmxoff_fails(void)
 {
-	bool bad = true;
-
-	asm volatile("1: vmxoff\n\tsetna %0\n2:\n\t" _ASM_EXTABLE(1b, 2b) : "+qm" (bad) : : "cc", "memory");
-	return bad;
+	return VMX_FAILS("vmxoff");
 }
 
 static bool vmptrld_fails(u64 address)
 {
-	bool bad = true;
-
-	asm volatile("1: vmptrld %1\n\tsetna %0\n2:\n\t" _ASM_EXTABLE(1b, 2b) : "+qm" (bad) : "m" (address) : "cc", "memory");
-	return bad;
+	return VMX_FAILS("vmptrld %1", "m" (address));
 }
 
 static bool vmclear_fails(u64 address)
 {
-	bool bad = true;
-
-	asm volatile("1: vmclear %1\n\tsetna %0\n2:\n\t" _ASM_EXTABLE(1b, 2b) : "+qm" (bad) : "m" (address) : "cc", "memory");
-	return bad;
+	return VMX_FAILS("vmclear %1", "m" (address));
 }
 
 static bool vmread_fails(unsigned long encoding, unsigned long *value)

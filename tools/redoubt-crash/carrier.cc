@@ -153,8 +153,10 @@ void Carrier::stream(uint64_t epoch)
 	stream_epoch_ = epoch;
 	if (!same)
 		resends_ = 0;
-	if (same && sender_.busy())
-		return sender_.pump();
+	if (same && sender_.busy()) {
+		sender_.pump();
+		return;
+	}
 	if (same && unconfirmed_)
 		return confirm();
 	unconfirmed_.reset();

@@ -40,11 +40,7 @@ public:
 	void tick();
 	bool sending() const { return sender_.busy(); }
 	// False: the next one's turn is not before this has gone on.
-	bool pump()
-	{
-		sender_.pump();
-		return !sender_.yielded();
-	}
+	bool pump() { return sender_.pump(); }
 
 private:
 	void step(const sb::Event &event);

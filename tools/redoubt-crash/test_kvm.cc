@@ -171,7 +171,7 @@ TEST_F(Amd, F3_a_boundary_that_is_of_the_last_run)
 
 TEST_F(Amd, F3_not_whole)
 {
-	const std::vector<std::pair<std::string, std::function<void()>>> cases = {
+	each({
 		{"KVM was at work for it", [this] { runs(); }},
 		{"KVM was at work for it", [this] { out_of_the_guest(); memory.put(at_vmcb + 0x70, uint64_t{0x60}); }},
 		{"its FPU registers were in a CPU that left nothing", [this] { out_of_the_guest(); root.cpus[0].head.flags = RDT_CRASH_FPU_IN_MEMORY; }},
@@ -190,16 +190,7 @@ TEST_F(Amd, F3_not_whole)
 		{"the VMCB is not in memory", [this] { memory.frames.erase(at_vmcb / page_bytes); }},
 		{"vcpu_svm is not in memory", [this] { memory.frames.erase(at_vcpu / page_bytes); }},
 		{"kvm_lapic is not in memory", [this] { arch("apic", 0x1000); }},
-	};
-	const Frames as_it_was = memory;
-	const Root root_was = root;
-
-	for (const auto &[expected, change] : cases) {
-		change();
-		EXPECT_EQ(why(), expected);
-		memory.frames = as_it_was.frames;
-		root = root_was;
-	}
+	});
 }
 
 TEST_F(Amd, F1_an_apic_timer_goes_on_with_what_was_left)

@@ -281,7 +281,7 @@ TEST_F(Intel, F3_fpu_registers_that_xcr0_hides)
 
 TEST_F(Intel, F3_not_whole)
 {
-	const std::vector<std::pair<std::string, std::function<void()>>> cases = {
+	each({
 		{"KVM was at work for it", [this] { runs(); }},
 		{"KVM was at work for it", [this] { out_of_the_guest(); vmcs[0x4404] = 0x8000030e; }},
 		{"KVM was at work for it", [this] { out_of_the_guest(); vmcs[0x4404] = 0x202; }},
@@ -303,17 +303,7 @@ TEST_F(Intel, F3_not_whole)
 		{"a CPU has not stopped, or has left nothing: it may run on", [this] { root.cpus[0].head.online = 2; }},
 		{"KVM's list of MSRs is not in memory", [this] { memory.frames.erase(at_msr_list / page_bytes); }},
 		{"its FPU registers were in a CPU that left nothing", [this] { out_of_the_guest(); root.cpus[0].head.flags = RDT_CRASH_FPU_IN_MEMORY; }},
-	};
-	const Frames as_it_was = memory;
-	const Root root_was = root;
-
-	for (const auto &[expected, change] : cases) {
-		change();
-		EXPECT_EQ(why(), expected);
-		memory.frames = as_it_was.frames;
-		vmcs = as_it_was.vmcss.at(at_vmcs);
-		root = root_was;
-	}
+	});
 }
 
 TEST_F(Intel, F3_whatever_the_old_kernel_has_written_there)
@@ -334,8 +324,7 @@ TEST_F(Intel, F3_whatever_the_old_kernel_has_written_there)
 			read();
 		} catch (const std::runtime_error &) {
 		}
-		memory.frames = as_it_was.frames;
-		vmcs = as_it_was.vmcss.at(at_vmcs);
+		restore(as_it_was);
 	}
 }
 

@@ -19,6 +19,9 @@ Reader::Reader(const Layout &layout, Physical &memory, const Root &root, const V
 	: layout_(layout), root_(root), vm_(vm), index_(index), space_(memory, vm.pgd, vm.levels),
 	  vcpu_(layout, space_, vm.vcpus.at(index), type), kvm_(layout, space_, vm.kvm, "kvm")
 {
+	// A CPU that runs on still writes here, and what it has of a VMCS is not in memory.
+	if (!root.all_stopped())
+		lost("a CPU has not stopped, or has left nothing: it may run on");
 }
 
 void Reader::put(const char *name, const void *data, size_t bytes)
@@ -343,8 +346,6 @@ void Reader::msrs()
 
 Vcpu Reader::all()
 {
-	if (!root_.all_stopped())
-		lost("a CPU has not stopped, or has left nothing: it may run on");
 	if (kvm_.num("online_vcpus") != vm_.vcpus.size())
 		lost("the VM has got more vCPUs since it was registered");
 	if (!arch("apic"))

@@ -56,9 +56,6 @@ public:
 
 		if (!at || *at % page_bytes)
 			lost("its VMCS is not in memory");
-		// One that a CPU still has is not in memory: nobody may look before it is known that all have stopped.
-		if (!root.all_stopped())
-			lost("a CPU has not stopped, or has left nothing: it may run on");
 		fields_ = memory.vmcs(*at, all_fields());
 	}
 

@@ -3,6 +3,7 @@
 // A vCPU in a memory made by hand, by a layout made by hand: for tests. What is KVM's is here, VMCB and VMCS are the tests' own.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -116,6 +117,26 @@ struct World : testing::Test {
 		} catch (const std::runtime_error &e) {
 			return e.what();
 		}
+	}
+	// Each change alone, and what is said of it
+	void each(const std::vector<std::pair<std::string, std::function<void()>>> &cases)
+	{
+		const Frames memory_was = memory;
+		const Root root_was = root;
+
+		for (const auto &[expected, change] : cases) {
+			change();
+			EXPECT_EQ(why(), expected);
+			restore(memory_was);
+			root = root_was;
+		}
+	}
+	// In place: a VMCS's user has a reference to it.
+	void restore(const Frames &was)
+	{
+		memory.frames = was.frames;
+		for (const auto &[at, fields] : was.vmcss)
+			memory.vmcss.at(at) = fields;
 	}
 	template <typename T> static T item(const std::vector<Item> &items, const std::string &name)
 	{

@@ -226,8 +226,10 @@ void Keeper::stream(uint64_t epoch)
 		unconfirmed_.reset();
 		return sender_->begin(state_);
 	}
-	if (same && sender_->busy())
-		return sender_->pump();
+	if (same && sender_->busy()) {
+		sender_->pump();
+		return;
+	}
 	if (same && unconfirmed_)
 		return confirm();
 	unconfirmed_.reset();

@@ -289,10 +289,11 @@ void Keeper::message(const sb::Header &h, const sb::Body &body)
 	if (h.msg == sb::Msg::Ready)
 		return hear_ready(h, body);
 	// Whatever it has said of a QEMU that waits was of the one that runs now.
-	if (h.msg == sb::Msg::Running)
+	if (h.msg == sb::Msg::Running) {
 		peer_ready_.reset();
-	if (!begun_ && h.msg == sb::Msg::Running)
-		early_ = event;
+		if (!begun_)
+			early_ = event;
+	}
 	// Everything else is said again. A peer that says more while QEMU is waited for is not kept in memory.
 	if (!begun_ || events_.size() > max_events)
 		return;

@@ -52,11 +52,7 @@ public:
 	// There is something to send, and room for it.
 	bool sending() const { return sender_ && sender_->busy(); }
 	// False: the next one's turn is not before this has gone on.
-	bool pump()
-	{
-		sender_->pump();
-		return !sender_ || !sender_->yielded();
-	}
+	bool pump() { return sender_->pump(); }
 	// Likewise in the background: who is frozen has the link before.
 	bool copying() const { return sender_ && sender_->copying(); }
 	// Bounded mode: what it may have of the host's budget; none: it is not copied now.

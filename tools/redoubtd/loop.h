@@ -25,6 +25,8 @@ public:
 	using Handler = std::function<void(uint32_t events)>;
 	using Action = std::function<void()>;
 	using Timer = uint64_t;			// 0: none
+	// What may take long does so much of it, and lets others go before the rest.
+	static constexpr milliseconds turn{20};
 
 	Loop();
 

@@ -12,8 +12,6 @@ namespace redoubt::agent {
 
 namespace {
 
-// What has to be read and hashed takes longer than the peer would wait for a sign of life; and zeroes, or what the standby has, fill no queue.
-constexpr std::chrono::milliseconds turn{20};
 constexpr uint32_t state_chunk = 64 * 1024;
 // Data that LZ4 does not shrink by an eighth is left alone, and so are the next ones.
 constexpr unsigned skip_after_miss = 16;
@@ -273,16 +271,16 @@ void Sender::emit_run(uint64_t first, uint32_t count, uint64_t zero, const uint8
 	flights_.back().second.push_back({first, count});
 }
 
-void Sender::pump()
+// What has to be read and hashed takes longer than the peer would wait for a sign of life; and zeroes, or what the standby has, fill no queue.
+bool Sender::pump()
 {
-	const auto until = std::chrono::steady_clock::now() + turn;
+	const auto until = Loop::Clock::now() + Loop::turn;
 
-	yielded_ = false;
 	try {
 		while ((busy_ || copying_) && handlers_.has_room()) {
-			if (handlers_.later && std::chrono::steady_clock::now() > until) {
-				yielded_ = true;
-				return handlers_.later();
+			if (handlers_.later && Loop::Clock::now() > until) {
+				handlers_.later();
+				return false;
 			}
 			if (busy_ && send_state())
 				continue;
@@ -296,12 +294,13 @@ void Sender::pump()
 				copying_ = false;
 				handlers_.copied();
 			}
-			return;
+			break;
 		}
 	} catch (const Error &error) {
 		cancel();
 		handlers_.failed(error.what());
 	}
+	return true;
 }
 
 void Sender::finish()

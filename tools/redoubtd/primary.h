@@ -13,6 +13,7 @@
 #include <standby/image.h>
 
 #include "config.h"
+#include "loop.h"
 #include "memory.h"
 
 namespace redoubt::agent {
@@ -105,10 +106,9 @@ public:
 
 	// Has it anything to send again of?
 	bool begun() const { return image_.frames() != 0; }
-	// As much as there is room and time for; to be called when there is room, or more to send.
-	void pump();
-	// The last pump() has had its time.
-	bool yielded() const { return yielded_; }
+	// As much as there is room and time for; to be called when there is room, or more to send. False: its time is over, and it
+	// has asked for another turn.
+	bool pump();
 	const Progress &progress() const { return progress_; }
 
 private:
@@ -128,7 +128,7 @@ private:
 	std::vector<char> packed_;
 	std::span<const uint8_t> state_;
 	uint64_t state_sent_ = 0;
-	bool busy_ = false, again_ = false, copying_ = false, yielded_ = false;
+	bool busy_ = false, again_ = false, copying_ = false;
 	uint64_t live_ = 0;
 	// Sent for a live image and not confirmed, by mark
 	std::deque<std::pair<uint64_t, std::vector<sb::Run>>> flights_;

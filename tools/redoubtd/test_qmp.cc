@@ -245,17 +245,19 @@ TEST_F(QmpTest, F2_an_answer_of_another_form_is_an_error)
 	EXPECT_TRUE(has(error, "query-status: an answer of an unknown form")) << error;
 }
 
+// Of a QEMU that Vmm takes
+const Json new_enough = {{{"name", "migrate-incoming"}, {"arg-type", "1"}}, {{"name", "1"}, {"members", {{{"name", "exit-on-error"}}}}}};
+
 // The long answer of a slow QEMU: not yet is not "it does not know".
 TEST_F(QmpTest, F2_a_QEMU_that_is_slow_is_not_an_old_one)
 {
-	const Json schema = {{{"name", "migrate-incoming"}, {"arg-type", "1"}}, {{"name", "1"}, {"members", {{{"name", "exit-on-error"}}}}}};
 	unsigned asked = 0;
 	Qmp::patience = milliseconds(30);
 	Server slow(loop, dir / "qmp", greeting, [&](const Json &line) {
 		const std::string command = line["execute"];
 
 		if (command == "query-qmp-schema")
-			return asked++ ? good(line, schema) : "";
+			return asked++ ? good(line, new_enough) : "";
 		if (command == "query-status")
 			return good(line, {{"status", "running"}, {"running", true}});
 		return good(line);
@@ -272,14 +274,13 @@ TEST_F(QmpTest, F2_a_QEMU_that_is_slow_is_not_an_old_one)
 
 TEST_F(QmpTest, F2_what_a_QEMU_does_is_asked_again_until_it_is_known)
 {
-	const Json schema = {{{"name", "migrate-incoming"}, {"arg-type", "1"}}, {{"name", "1"}, {"members", {{{"name", "exit-on-error"}}}}}};
 	unsigned asked = 0, migrating = 0;
 	Qmp::patience = milliseconds(30);
 	Server slow(loop, dir / "qmp", greeting, [&](const Json &line) {
 		const std::string command = line["execute"];
 
 		if (command == "query-qmp-schema")
-			return good(line, schema);
+			return good(line, new_enough);
 		if (command == "query-status")
 			return asked++ ? good(line, {{"status", "inmigrate"}, {"running", false}}) : "";
 		// An agent before this one has begun to load it.

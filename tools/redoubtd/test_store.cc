@@ -323,15 +323,16 @@ TEST(SenderTest, F4_what_fills_no_queue_leaves_the_others_their_turn)
 		[] { return true; }, [] { return true; }, [&sent](const sb::Digest &) { sent++; }, [](const std::string &) {}, {}, [&turns] { turns++; }});
 
 	sender.begin(state);
-	EXPECT_TRUE(sender.yielded());
+	EXPECT_TRUE(sender.busy());
 	EXPECT_LT(source.at, frames / 2);
 	EXPECT_EQ(turns, 1u);
-	while (sender.yielded()) {
+	bool yielded;
+	do {
 		const uint64_t before = source.at;
 
-		sender.pump();
+		yielded = !sender.pump();
 		EXPECT_GT(source.at, before) << "a turn is never for nothing";
-	}
+	} while (yielded);
 	EXPECT_EQ(source.at, frames);
 	EXPECT_EQ(sent, 1u);
 	EXPECT_GE(turns, 3u);

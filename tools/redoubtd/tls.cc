@@ -17,7 +17,6 @@ namespace redoubt::agent {
 
 namespace {
 
-constexpr milliseconds turn{20};
 constexpr std::string_view protocols[] = {"redoubt-standby/1 control", "redoubt-standby/1 pages"};
 
 std::string openssl_error()
@@ -318,7 +317,7 @@ bool TlsLink::receive()
 	static thread_local uint8_t buffer[64 * 1024];
 	const auto gone = gone_;
 
-	const auto until = Loop::Clock::now() + turn;
+	const auto until = Loop::Clock::now() + Loop::turn;
 
 	// Not for ever: others want their turn, and a few bytes may be many pages. What OpenSSL still holds epoll does not see.
 	for (int i = 0; i < 16 && Loop::Clock::now() < until; i++) {

@@ -206,13 +206,20 @@ void Vmm::ask_status(std::function<void()> then, milliseconds limit)
 			if (status_ == "inmigrate" && !transfer_)
 				return ask_incoming(then, limit);
 			set_state(from_status(status_, running != reply.value.end() && *running == Json(true)));
-		} else if (qmp_.is_ready()) {
-			stuck_ = true;
-			log(reply.error);
+		} else {
+			no_answer(reply);
 		}
 		if (then)
 			then();
 	}, limit);
+}
+
+void Vmm::no_answer(const QmpReply &reply)
+{
+	if (!qmp_.is_ready())
+		return;
+	stuck_ = true;
+	log(reply.error);
 }
 
 // An agent may have died while it gave QEMU a state. Its end of the stream is closed then, and QEMU soon through with it,
@@ -222,10 +229,9 @@ void Vmm::ask_incoming(std::function<void()> then, milliseconds limit)
 	qmp_.command("query-migrate", {}, [this, then = std::move(then)](const QmpReply &reply) {
 		const std::string status = text_of(reply.value, "status");
 
-		if (!reply.ok && qmp_.is_ready()) {
-			stuck_ = true;
-			log(reply.error);
-		} else if (reply.ok && !transfer_) {
+		if (!reply.ok) {
+			no_answer(reply);
+		} else if (!transfer_) {
 			if (status.empty() || status == "none") {
 				set_state(VmmState::waiting);
 			} else if (status == "failed" || status == "cancelled") {

@@ -82,6 +82,7 @@ private:
 	void ask_status(std::function<void()> then = {}, milliseconds limit = Qmp::patience);
 	void ask_first();
 	void ask_incoming(std::function<void()> then, milliseconds limit);
+	void no_answer(const QmpReply &reply);
 	void ask_schema(std::function<void()> then);
 	void end_outgoing(std::function<void(const std::string &error)> then, unsigned tries);
 	void set_state(VmmState state);
