@@ -37,6 +37,8 @@ struct rdt_irq {
 	struct eventfd_ctx *trigger;
 	bool to_guest;
 	bool to_model;
+	unsigned long asked;		/* bit 0: @work is under way, or to come */
+	struct callback_head work;	/* of the vCPU's thread that the interrupt came to */
 	struct irq_bypass_producer producer;
 	char name[24];
 };

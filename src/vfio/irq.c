@@ -11,6 +11,7 @@
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+#include <linux/task_work.h>
 #include <linux/uaccess.h>
 
 /* From anywhere, an interrupt's handler as well. */
@@ -91,15 +92,6 @@ void rdt_dma_route(void *host, rdt_u32 vector, int to_guest, int to_model)
 	bypass_begin(v);
 }
 
-static irqreturn_t handler(int irq, void *data)
-{
-	struct rdt_irq *v = data;
-
-	if (READ_ONCE(v->to_guest))
-		signal_guest(v);
-	return READ_ONCE(v->to_model) ? IRQ_WAKE_THREAD : IRQ_HANDLED;
-}
-
 /* A kernel thread at the model. With the VMM's memory: else vfio_dma_rw() would take that on for each access by itself. */
 static bool enter(struct rdt_device *d)
 {
@@ -132,6 +124,47 @@ static irqreturn_t thread(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+/* In a vCPU's thread, before it is in the guest again. */
+static void in_vcpu(struct callback_head *work)
+{
+	struct rdt_irq *v = container_of(work, struct rdt_irq, work);
+	struct rdt_device *d = v->d;
+
+	rdt_lock(d);
+	if (d->model)
+		rdt_model_interrupt(d->model, v - d->vector);
+	rdt_unlock(d);
+	clear_and_wake_up_bit(0, &v->asked);	/* pairs with wait_on_bit() in rdt_irq_close(): nothing of @v behind it */
+}
+
+/*
+ * Has the interrupt taken this thread out of the VM? Then it does what thread() would, and has the VMM's memory: two switches of tasks
+ * and two of address spaces fewer. PF_VCPU is set while the guest runs, and still when its exit's interrupt is handled; before the
+ * guest is entered again, and before a signal ends the thread, its works are done. Another's, or that which is still
+ * busy with the one before: false.
+ */
+static bool ask_vcpu(struct rdt_irq *v)
+{
+	if (!(current->flags & PF_VCPU) || current->mm != v->d->mm || test_and_set_bit_lock(0, &v->asked))
+		return false;
+	init_task_work(&v->work, in_vcpu);
+	if (!task_work_add(current, &v->work, TWA_RESUME))
+		return true;
+	clear_bit_unlock(0, &v->asked);
+	return false;
+}
+
+static irqreturn_t handler(int irq, void *data)
+{
+	struct rdt_irq *v = data;
+
+	if (READ_ONCE(v->to_guest))
+		signal_guest(v);
+	if (!READ_ONCE(v->to_model) || ask_vcpu(v))
+		return IRQ_HANDLED;
+	return IRQ_WAKE_THREAD;
+}
+
 static void later(struct work_struct *work)
 {
 	struct rdt_device *d = container_of(to_delayed_work(work), struct rdt_device, later);
@@ -148,6 +181,19 @@ void rdt_dma_later(void *host)
 
 	lockdep_assert_held(&d->lock);
 	schedule_delayed_work(&d->later, 1);
+}
+
+static void free_irqs(struct rdt_device *d, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
+	/* Nobody asks a vCPU any more. One that was asked is not this thread: it would have been through before it left KVM. */
+	for (i = 0; i < n; i++)
+		wait_on_bit(&d->vector[i].asked, 0, TASK_UNINTERRUPTIBLE);
+	pci_free_irq_vectors(d->core.pdev);
+	mmdrop(d->mm);
 }
 
 /*
@@ -187,10 +233,7 @@ int rdt_irq_open(struct rdt_device *d)
 	d->irqs = n;
 	return 0;
 undo:
-	while (i-- > 0)
-		free_irq(pci_irq_vector(pdev, i), &d->vector[i]);
-	pci_free_irq_vectors(pdev);
-	mmdrop(d->mm);
+	free_irqs(d, i);
 free:
 	kvfree(d->vector);
 	d->vector = NULL;
@@ -211,12 +254,8 @@ void rdt_irq_close(struct rdt_device *d)
 	for (i = 0; i < d->vectors; i++)
 		bypass_end(&d->vector[i]);
 	mutex_unlock(&d->lock);
-	for (i = 0; i < d->irqs; i++)
-		free_irq(pci_irq_vector(d->core.pdev, i), &d->vector[i]);
-	if (d->irqs) {
-		pci_free_irq_vectors(d->core.pdev);
-		mmdrop(d->mm);
-	}
+	if (d->irqs)
+		free_irqs(d, d->irqs);
 	for (i = 0; i < d->vectors; i++) {
 		if (d->vector[i].trigger)
 			eventfd_ctx_put(d->vector[i].trigger);

@@ -437,7 +437,21 @@ static struct pci_driver rdt_vfio_driver = {
 	.driver_managed_dma	= true,
 	.dev_groups		= groups,
 };
-module_pci_driver(rdt_vfio_driver);
+
+static int __init rdt_vfio_init(void)
+{
+	return pci_register_driver(&rdt_vfio_driver);
+}
+
+static void __exit rdt_vfio_exit(void)
+{
+	pci_unregister_driver(&rdt_vfio_driver);
+	/* A vCPU's thread that irq.c has asked has let its device go, and has a few instructions of this module still to do. */
+	synchronize_rcu_tasks();
+}
+
+module_init(rdt_vfio_init);
+module_exit(rdt_vfio_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("vfio-pci for devices that migrate with their VM");

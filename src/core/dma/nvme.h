@@ -204,6 +204,7 @@ private:
 	void doorbell(u32 index, u32 value);
 	void take(u16 qid);
 	void take_all();
+	void have_queue(u32 qid) { queues_ = queues_ > qid ? queues_ : qid + 1; }
 	void reap(u16 qid);
 	void reap_all();
 	void complete(u16 qid, const Cqe &c);
@@ -325,6 +326,7 @@ private:
 
 	Cq cq_[max_queues];
 	Sq sq_[max_queues];
+	u32 queues_ = 1; /* behind the last that there was since the controller was enabled: no other is looked at */
 	Aer aer_[max_aers] = {};
 	u32 aers_ = 0;
 	FeatureSet feature_[max_features] = {};

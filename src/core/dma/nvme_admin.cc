@@ -234,6 +234,7 @@ Nvme::Sc Nvme::admin_create_cq(const Sqe &e)
 		return sc_invalid_vector | sc_dnr;
 	if (const Sc sc = check_ring(e, size * sizeof(Cqe)); sc != sc_ok)
 		return sc;
+	have_queue(qid);
 	cq_[qid] = {.live = true,
 		    .ien = !!(e.cdw11 & 2),
 		    .vector = static_cast<u16>(vector),
@@ -331,6 +332,7 @@ Nvme::Sc Nvme::admin_create_sq(const Sqe &e)
 
 	Sq &q = sq_[qid];
 
+	have_queue(qid);
 	q = {.cqid = static_cast<u16>(cqid), .size = size, .base = e.prp1};
 	Sc sc = may_be_direct(static_cast<u16>(qid)) ? direct_queues(static_cast<u16>(qid)) : static_cast<Sc>(sc_internal);
 

@@ -76,7 +76,7 @@ void Nvme::look_later(u16 qid)
 
 void Nvme::later()
 {
-	for (u32 i = 1; i < max_queues; i++) {
+	for (u32 i = 1; i < queues_; i++) {
 		const u16 qid = static_cast<u16>(i);
 
 		if (!sq_[i].live || !sq_[i].direct)
@@ -113,7 +113,7 @@ u64 Nvme::under_way() const
 {
 	u64 n = inflight_;
 
-	for (u32 i = 1; i < max_queues; i++) {
+	for (u32 i = 1; i < queues_; i++) {
 		if (!sq_[i].live || !sq_[i].direct)
 			continue;
 		const u64 done = produced(cq_[i]);
@@ -141,7 +141,7 @@ bool Nvme::is_idle(u16 qid)
 
 bool Nvme::direct_idle()
 {
-	for (u32 i = 1; i < max_queues; i++) {
+	for (u32 i = 1; i < queues_; i++) {
 		if (sq_[i].live && sq_[i].direct && !is_idle(static_cast<u16>(i)))
 			return false;
 	}
@@ -198,7 +198,7 @@ int Nvme::make_all_mediated()
 {
 	int err = 0;
 
-	for (u32 i = 1; i < max_queues && err == 0; i++) {
+	for (u32 i = 1; i < queues_ && err == 0; i++) {
 		if (sq_[i].live && sq_[i].direct)
 			err = make_mediated(static_cast<u16>(i));
 	}
@@ -307,7 +307,7 @@ void Nvme::make_all_direct()
 	const u64 until = rdt_dma_ms(host_) + direct_ms;
 	u32 nsid = 0;
 
-	for (u32 i = 1; i < max_queues && !failed_ && inflight_ == 0 && rdt_dma_ms(host_) <= until; i++) {
+	for (u32 i = 1; i < queues_ && !failed_ && inflight_ == 0 && rdt_dma_ms(host_) <= until; i++) {
 		const u16 qid = static_cast<u16>(i);
 
 		if (!sq_[qid].live || sq_[qid].direct || !belong(qid) || cq_[qid].users != 1)
@@ -325,7 +325,7 @@ void Nvme::route()
 	for (u32 v = 0; v < info_.irqs; v++) {
 		bool guest = false, model = v == 0;
 
-		for (u32 i = 1; i < max_queues; i++) {
+		for (u32 i = 1; i < queues_; i++) {
 			const Sq &q = sq_[i];
 
 			if (q.live && q.direct)
@@ -348,7 +348,7 @@ Nvme::Sc Nvme::admin_dbbuf(const Sqe &e)
 	dbbuf_ = true;
 	db_shadow_ = e.prp1;
 	db_event_ = e.prp2;
-	for (u32 i = 0; i < max_queues; i++) {
+	for (u32 i = 0; i < queues_; i++) {
 		if (sq_[i].live)
 			want_ring(static_cast<u16>(i), false, sq_[i].tail);
 		if (cq_[i].live)

@@ -125,7 +125,7 @@ void Nvme::take_all()
 	if (!enabled_ || !running_ || shut_)
 		return;
 	flush_aers();
-	for (u32 i = 0; i < max_queues; i++)
+	for (u32 i = 0; i < queues_; i++)
 		take(static_cast<u16>(i));
 }
 
@@ -230,7 +230,7 @@ void Nvme::reap(u16 qid)
 
 void Nvme::reap_all()
 {
-	for (u32 i = 0; i < max_queues; i++)
+	for (u32 i = 0; i < queues_; i++)
 		reap(static_cast<u16>(i));
 }
 
@@ -302,7 +302,9 @@ void Nvme::post(u16 cqid, u16 sqid, u16 cid, Sc status, u32 dw0)
 
 void Nvme::flush()
 {
-	for (Cq &q : cq_) {
+	for (u32 i = 0; i < queues_; i++) {
+		Cq &q = cq_[i];
+
 		if (q.signal) {
 			q.signal = false;
 			rdt_dma_signal(host_, q.vector);
@@ -314,7 +316,7 @@ void Nvme::interrupt(u32 vector)
 {
 	if (!device_up_)
 		return;
-	for (u32 i = 0; i < max_queues; i++) {
+	for (u32 i = 0; i < queues_; i++) {
 		if (i % info_.irqs == vector)
 			reap(static_cast<u16>(i));
 	}

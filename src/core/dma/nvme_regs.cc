@@ -318,6 +318,7 @@ bool Nvme::enable()
 		stop_device();
 		return false;
 	}
+	queues_ = 1;
 	cq_[0] = {.live = true, .ien = true, .size = acqs, .users = 1, .base = acq_};
 	sq_[0].live = true;
 	sq_[0].size = asqs;

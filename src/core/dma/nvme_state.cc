@@ -444,6 +444,7 @@ int NvmeState::adopt()
 		const StateCq &q = cq[i];
 		Nvme::Cq &to = m.cq_[q.id];
 
+		m.have_queue(q.id);
 		to = {};
 		to.live = true;
 		to.ien = q.ien;
@@ -458,6 +459,7 @@ int NvmeState::adopt()
 		const StateSq &q = sq[i];
 		Nvme::Sq &to = m.sq_[q.id];
 
+		m.have_queue(q.id);
 		to.cqid = q.cqid;
 		to.size = q.size;
 		to.head = q.head;
