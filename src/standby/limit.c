@@ -34,6 +34,7 @@ struct sleeper {
 	u64 number;			/* of the fault */
 	u64 due;			/* ns of ktime_get(); U64_MAX: not before another LIMIT */
 	u32 generation;			/* of the limit that @due is by */
+	bool last;			/* all else that its thread was asked for is done */
 	unsigned long busy;		/* bit 0: the work is under way, and the fields above are its */
 };
 
@@ -119,6 +120,12 @@ static void sleep(struct callback_head *work)
 	struct rdt_sb_limiter *l = s->limiter;
 	const u64 began = ktime_get_ns();
 
+	/* The newest work comes first: a device's interrupt that the thread has to answer (src/vfio/irq.c) would wait for a slow writer. */
+	if (!s->last) {
+		s->last = true;
+		if (!task_work_add(current, work, TWA_NONE))
+			return;
+	}
 	/* Loaded: in KVM_RUN, on the way into the guest. Not loaded: on the way out of it, or of this world. */
 	if (kvm_get_running_vcpu() == s->vcpu && !may_go(s)) {
 		atomic64_inc(&l->sleeps);
@@ -156,6 +163,7 @@ static void too_fast(struct rdt_sb_limiter *l, struct kvm_vcpu *vcpu, u64 number
 	s->vcpu = vcpu;
 	s->number = number;
 	s->due = due;
+	s->last = false;
 	s->generation = READ_ONCE(l->generation);
 	init_task_work(&s->work, sleep);
 	if (task_work_add(current, &s->work, TWA_RESUME)) {

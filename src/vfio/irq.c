@@ -140,8 +140,8 @@ static void in_vcpu(struct callback_head *work)
 /*
  * Has the interrupt taken this thread out of the VM? Then it does what thread() would, and has the VMM's memory: two switches of tasks
  * and two of address spaces fewer. PF_VCPU is set while the guest runs, and still when its exit's interrupt is handled; before the
- * guest is entered again, and before a signal ends the thread, its works are done. Another's, or that which is still
- * busy with the one before: false.
+ * guest is entered again, and before a signal ends the thread, its works are done, at once: src/standby/limit.c, which lets a
+ * vCPU's thread sleep, is the last of them. Another's, or that which is still busy with the one before: false.
  */
 static bool ask_vcpu(struct rdt_irq *v)
 {
