@@ -160,6 +160,7 @@ VmConfig parse_vm(const Json &json, const std::string &place)
 	vm.weight = static_cast<unsigned>(in.number("weight", 1, 1000, 100));
 	vm.pages = static_cast<Source>(in.choice("pages", {"netlink", "map"}, 1));
 	vm.priority = static_cast<unsigned>(in.number("priority", 0, 1000, 1));
+	vm.watchdog = std::chrono::seconds(in.number("watchdog-seconds", 0, 3600, 0));
 	in.finish();
 	return vm;
 }

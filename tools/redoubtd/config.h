@@ -33,6 +33,7 @@ struct VmConfig {
 	Tracker tracker = Tracker::module;
 	uint64_t budget_min = 0;	// bytes of the host's budget that it must have
 	unsigned weight = 100;		// its part of the rest
+	std::chrono::seconds watchdog{0};	// how long QEMU may not answer before it is killed; 0: for ever
 };
 
 struct PeerConfig {

@@ -29,7 +29,8 @@ Keeper::Keeper(Loop &loop, const Config &config, const VmConfig &vm, const State
 	  watch_(loop, config, vm, vmm_,
 		 // Frozen: the machine's stop waits for the refresh to end.
 		 [this] { return machine_.state() == sb::State::Active || (machine_.state() == sb::State::Frozen && acting_); },
-		 [this] { leave_note(); })
+		 [this] { leave_note(); }),
+	  hang_(vmm_, vm.watchdog)
 {
 	// Not on a frozen VM's way
 	state_.reserve(16u << 20);
@@ -112,6 +113,7 @@ void Keeper::tick()
 	boot_fresh();
 	mind_peer();
 	watch_death();
+	watch_hang();
 	want_copy();
 	// One that waits says as much as many.
 	if (events_.empty())

@@ -20,6 +20,7 @@
 #include "config.h"
 #include "death.h"
 #include "genl.h"
+#include "hang.h"
 #include "journal.h"
 #include "loop.h"
 #include "memory.h"
@@ -151,6 +152,7 @@ private:
 	bool open_kept();
 	void drop_kept();
 	void watch_death();
+	void watch_hang();
 	// For a crash kernel, should the host panic (keeper_panic.cc): what there is of the VM now
 	void leave_note();
 	std::optional<Note> make_note();
@@ -173,6 +175,8 @@ private:
 	sb::Machine machine_;
 	Vmm vmm_;
 	DeathWatch watch_;
+	HangWatch hang_;
+	std::string hang_said_;
 
 	bool begun_ = false, acting_ = false, stepping_ = false;
 	bool booting_ = false, boot_asked_ = false;

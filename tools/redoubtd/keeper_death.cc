@@ -15,6 +15,29 @@ void Keeper::watch_death()
 	watch_.tick(*hold_, *ram_);
 }
 
+// Killed, it goes on elsewhere; where that is not known for certain it is left alone, for it may come to itself.
+void Keeper::watch_hang()
+{
+	if (machine_.state() != sb::State::Active || vmm_.state() != VmmState::running || acting_ || !actions_.empty() || booting_)
+		return hang_.end();
+	if (!hang_.tick()) {
+		hang_said_.clear();
+		return;
+	}
+	std::string why = hold_ ? watch_.obstacle() : "redoubt_standby.ko does not hold it";
+	if (why.empty())
+		why = peer_unready();
+	const std::string text = "QEMU has not answered for " + std::to_string(vm_.watchdog.count()) + " s" +
+				 (why.empty() ? ": it is killed, and the VM is to go on elsewhere" : ", and is not killed: " + why);
+	if (text != hang_said_)
+		say(vm_.name, text);
+	hang_said_ = trouble_ = text;
+	if (why.empty()) {
+		hang_.end();
+		vmm_.kill();
+	}
+}
+
 bool Keeper::keep_dead()
 {
 	const sb::State state = machine_.state();

@@ -19,7 +19,7 @@ Json good()
 		"me": "a", "state": "/var/lib/x", "socket": "/run/x.sock", "listen": "0.0.0.0:7071", "key": "/k", "certificate": "/c",
 		"peer": {"name": "b", "address": "10.0.0.2", "port": 7071, "certificate": "/p"},
 		"vms": [{"name": "db", "uuid": "6f1c9a1e-6b5c-4d53-9a05-0c1d2e3f4a5b", "qmp": "/run/db.qmp", "ram": "/dev/shm/db",
-			 "role": "primary", "mode": "post-fail", "pages": "netlink", "priority": 3}]})");
+			 "role": "primary", "mode": "post-fail", "pages": "netlink", "priority": 3, "watchdog-seconds": 20}]})");
 }
 
 std::string refusal(const std::function<void(Json &)> &change)
@@ -44,6 +44,7 @@ TEST(Config, F1_everything_that_may_be_there)
 	EXPECT_EQ(to_string(c.vms[0].uuid), "6f1c9a1e-6b5c-4d53-9a05-0c1d2e3f4a5b");
 	EXPECT_EQ(c.vms[0].pages, Source::netlink);
 	EXPECT_EQ(c.vms[0].priority, 3u);
+	EXPECT_EQ(c.vms[0].watchdog, std::chrono::seconds(20));
 	EXPECT_EQ(c.refresh, std::chrono::minutes(10));
 	Json six = good();
 	six["listen"] = "[::]:1";

@@ -4,12 +4,14 @@
 
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "hang.h"
 #include "qmp.h"
 #include "testing.h"
 #include "vmm.h"
@@ -295,6 +297,38 @@ TEST_F(QmpTest, F2_what_a_QEMU_does_is_asked_again_until_it_is_known)
 	EXPECT_TRUE(run_until(loop, [&] { return vmm.state() != VmmState::gone; }));
 	EXPECT_EQ(vmm.state(), VmmState::spoiled);
 	EXPECT_EQ(migrating, 3u);
+}
+
+TEST_F(QmpTest, F1_a_QEMU_that_hangs_is_told_from_one_that_is_slow)
+{
+	bool hangs = false;
+	Server quiet(loop, dir / "qmp", greeting, [&](const Json &line) {
+		const std::string command = line["execute"];
+
+		if (command == "query-qmp-schema")
+			return good(line, new_enough);
+		if (command == "query-status")
+			return hangs ? "" : good(line, {{"status", "running"}, {"running", true}});
+		return good(line);
+	});
+	Vmm vmm(loop, "hangs", dir / "qmp", {[] {}, [] {}});
+	vmm.start();
+	EXPECT_TRUE(run_until(loop, [&] { return vmm.state() == VmmState::running; }));
+	HangWatch watch(vmm, std::chrono::seconds(1)), never(vmm, std::chrono::seconds(0));
+	const auto told = [&] { return watch.tick(); };
+
+	EXPECT_FALSE(run_until(loop, told, milliseconds(1500))) << "it answers";
+	hangs = true;
+	const auto began = Loop::Clock::now();
+	EXPECT_TRUE(run_until(loop, told, milliseconds(3000)));
+	EXPECT_GE(Loop::Clock::now() - began, milliseconds(900));
+	EXPECT_FALSE(run_until(loop, [&] { return never.tick(); }, milliseconds(300)));
+	// As if SIGSTOP had held this process up: nothing is said of QEMU.
+	std::this_thread::sleep_for(milliseconds(2200));
+	EXPECT_FALSE(watch.tick());
+	// It comes to itself.
+	hangs = false;
+	EXPECT_FALSE(run_until(loop, told, milliseconds(2500)));
 }
 
 TEST_F(QmpTest, F2_nobody_listens)
