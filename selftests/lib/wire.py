@@ -126,12 +126,14 @@ class Wire(threading.Thread):
         while True:
             for end in self.ends:
                 end.connect()
-            there = [end for end in self.ends if end.sock]
+            there = {end.sock: i for i, end in enumerate(self.ends) if end.sock}
             if not there:
                 time.sleep(AGAIN)
                 continue
-            for sock in select.select([end.sock for end in there], [], [], AGAIN)[0]:
-                i = next(i for i, end in enumerate(self.ends) if end.sock is sock)
+            for sock in select.select([*there], [], [], AGAIN)[0]:
+                i = there[sock]
+                if self.ends[i].sock is not sock:       # it went while it was sent what the other end said
+                    continue
                 data, seconds = self.take(1 - i, *self.ends[i].frames())
                 self.ends[1 - i].send(data)
                 if seconds:

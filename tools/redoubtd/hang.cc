@@ -19,7 +19,7 @@ bool HangWatch::tick()
 		end();
 	ticked_ = now;
 	// Four times within the limit: the answer to the next one comes in time.
-	if (limit_.count() && vmm_.qmp().is_ready() && !waits_ && now - asked_ >= limit_ / 4)
+	if (limit_.count() && vmm_.qmp().is_ready() && !question_ && now - asked_ >= limit_ / 4)
 		ask();
 	return hangs_;
 }
@@ -27,18 +27,17 @@ bool HangWatch::tick()
 void HangWatch::end()
 {
 	question_.reset();
-	waits_ = hangs_ = false;
+	hangs_ = false;
 }
 
 void HangWatch::ask()
 {
-	waits_ = true;
 	asked_ = Loop::Clock::now();
 	question_ = std::make_shared<bool>();
 	vmm_.qmp().command("query-status", {}, [this, question = std::weak_ptr<bool>(question_)](const QmpReply &reply) {
 		if (question.expired())
 			return;
-		waits_ = false;
+		question_.reset();
 		hangs_ = !reply.ok && vmm_.qmp().is_ready();
 	}, limit_);
 }

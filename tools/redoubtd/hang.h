@@ -26,8 +26,8 @@ private:
 	Vmm &vmm_;
 	const milliseconds limit_;
 	Loop::Clock::time_point ticked_, asked_;
-	bool waits_ = false, hangs_ = false;
-	// Of the question that is out; another one when its answer is not wanted any more
+	bool hangs_ = false;
+	// That is out; gone when its answer has come, or is not wanted any more
 	std::shared_ptr<bool> question_;
 };
 

@@ -18,11 +18,11 @@ namespace redoubt::agent {
 namespace {
 
 // Ports that may be read or written once more: PCI's configuration (the address is in a register of its own, and said before
-// each access), the RTC, POST codes, Q35's PM block (timer, status, enable).
+// each access), the RTC, POST codes, the A20 gate, Q35's PM block (timer, status, enable).
 struct Ports {
 	uint16_t first, last;
 };
-constexpr Ports again[] = {{0xcf8, 0xcff}, {0x70, 0x71}, {0x80, 0x80}, {0x600, 0x67f},
+constexpr Ports again[] = {{0xcf8, 0xcff}, {0x70, 0x71}, {0x80, 0x80}, {0x92, 0x92}, {0x600, 0x67f},
 			     // Consoles of debuggers and of SeaBIOS: a character may come twice
 			     {0xe9, 0xe9}, {0x402, 0x402}};
 

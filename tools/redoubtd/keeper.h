@@ -151,6 +151,8 @@ private:
 	bool keep_dead();
 	bool open_kept();
 	void drop_kept();
+	// The VM runs here, and nothing is done with it.
+	bool undisturbed() const;
 	void watch_death();
 	void watch_hang();
 	// For a crash kernel, should the host panic (keeper_panic.cc): what there is of the VM now

@@ -7,20 +7,26 @@
 
 namespace redoubt::agent {
 
+bool Keeper::undisturbed() const
+{
+	return machine_.state() == sb::State::Active && !acting_ && actions_.empty() && !booting_;
+}
+
 void Keeper::watch_death()
 {
-	if (!hold_ || !ram_ || machine_.state() != sb::State::Active || vmm_.state() != VmmState::running || acting_ || !actions_.empty() ||
-	    booting_)
-		return;
-	watch_.tick(*hold_, *ram_);
+	if (hold_ && ram_ && undisturbed() && vmm_.state() == VmmState::running)
+		watch_.tick(*hold_, *ram_);
 }
 
 // Killed, it goes on elsewhere; where that is not known for certain it is left alone, for it may come to itself.
 void Keeper::watch_hang()
 {
-	if (machine_.state() != sb::State::Active || vmm_.state() != VmmState::running || acting_ || !actions_.empty() || booting_)
+	// In a refresh it stands, and must answer all the same: what the one before has taken is good until there is the next.
+	if (!undisturbed() || (vmm_.state() != VmmState::running && !watch_.busy()))
 		return hang_.end();
 	if (!hang_.tick()) {
+		if (!hang_said_.empty() && trouble_ == hang_said_)
+			trouble_.clear();
 		hang_said_.clear();
 		return;
 	}
