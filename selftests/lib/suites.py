@@ -334,6 +334,8 @@ def here():
                 standby_hosts("cluster", ("6.1", "6.1"), "cluster-test", "--cluster", "--primary", "b", seconds=500)]
     standby += [standby_hosts("panic-go", (a, b), "panic-go-test", "--panic", "--primary", "b", args=("3",), seconds=500)
                 for a, b in (("6.12", "6.12"), BOTH)]
+    standby += [standby_hosts("panic-nvme", (a, b), "panic-go-test", "--panic", "--nvme", "--primary", "b", args=("3",), seconds=600)
+                for a, b in (("6.1", "6.1"), BOTH[::-1])]
     return labs + two + standby + panic_suites() + [
         HereSuite("standby/agent", ("selftests/standby/agent-test",), 40, short=True, needs=(("tools",),)),
         HereSuite("standby/panic-wire", ("selftests/standby/panic-wire-test",), 90, short=True, needs=(("tools",),)),

@@ -3,30 +3,27 @@
 
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
 
-#include <unistd.h>
-
 #include "../redoubtd/log.h"
 #include "carrier.h"
+#include "disks.h"
 #include "layout.h"
 #include "way.h"
 
 namespace redoubt::crash {
 namespace {
 
-namespace fs = std::filesystem;
 using agent::Config;
 using agent::milliseconds;
 using agent::say;
 using Clock = agent::Loop::Clock;
 
 constexpr milliseconds tick_every{250};
-constexpr int disk_seconds = 30;
+constexpr std::chrono::seconds disk_limit{130};	// an NVMe controller may take 127.5 s (CAP.TO)
 
 std::string slurp(const std::string &path)
 {
@@ -37,31 +34,6 @@ std::string slurp(const std::string &path)
 		throw std::runtime_error(path + ": cannot be read");
 	out << in.rdbuf();
 	return out.str();
-}
-
-// Virtio's registration resets a device before it shows it: what is there has been reset by this kernel, and has then ended what it did.
-bool was_reset(const fs::path &pci)
-{
-	std::error_code none;
-
-	if (fs::read_symlink(pci / "driver", none).filename() != "virtio-pci")
-		return false;
-	for (const auto &entry : fs::directory_iterator(pci, none))
-		if (entry.path().filename().string().starts_with("virtio"))
-			return true;
-	return false;
-}
-
-void disks_are_at_rest(const agent::Note &note)
-{
-	for (const std::string &disk : note.disks) {
-		const fs::path pci = fs::path("/sys/bus/pci/devices") / disk;
-		for (int i = 0; !was_reset(pci); i++) {
-			if (i == disk_seconds * 10)
-				throw std::runtime_error("disk " + disk + " has not been reset: what was on its way may still come");
-			usleep(100'000);
-		}
-	}
 }
 
 struct Rescued {
@@ -191,7 +163,7 @@ int rescue(const RescueOptions &o)
 				throw std::runtime_error("it is not in the configuration");
 			r.priority = it->priority;
 			r.salvage = std::make_unique<Salvage>(layout, memory, root, vm);
-			disks_are_at_rest(r.salvage->note());
+			wait_until_at_rest(r.salvage->note().disks, disk_limit);
 			if (!vms.empty() && vms.front().salvage->note().record.boot != r.salvage->note().record.boot)
 				throw std::runtime_error("its note is of another boot");
 			say(vm.name() + ": whole: " + r.salvage->where() + ", " + std::to_string(r.salvage->state().size()) + " bytes of state");

@@ -234,8 +234,9 @@ Way find_way(const std::string &peer, const std::string &release)
 	way.mac = mac_of(card);
 	std::vector<std::string> names = drivers_of(card);
 	// What resets the disks, where they are of that kind
-	if (fs::exists("/sys/bus/pci/drivers/virtio-pci"))
-		names.push_back("virtio_pci");
+	for (const auto &[driver, module] : {std::pair("virtio-pci", "virtio_pci"), std::pair("nvme", "nvme")})
+		if (fs::exists(fs::path("/sys/bus/pci/drivers") / driver))
+			names.push_back(module);
 	way.modules = files_of(names, release);
 	// What a vCPU was is in its VMCS there, which a module must read.
 	if (fs::exists("/sys/module/kvm_intel")) {

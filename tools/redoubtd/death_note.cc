@@ -4,6 +4,8 @@
 
 #include "death_state.h"
 
+#include <algorithm>
+
 namespace redoubt::agent {
 
 namespace {
@@ -99,7 +101,9 @@ void DeathWatch::find_disks(std::function<void()> then)
 					continue;
 				if (kind != "host_device" && kind != "file")
 					throw Error(file + ": what is on its way through '" + kind + "' is not known to have ended");
-				disks_.push_back(disk_device(file));
+				for (const std::string &device : disk_devices(file))
+					if (std::find(disks_.begin(), disks_.end(), device) == disks_.end())
+						disks_.push_back(device);
 			}
 		} catch (const std::exception &error) {
 			disks_unknown_ = error.what();

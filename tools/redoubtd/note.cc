@@ -2,9 +2,10 @@
 
 #include "note.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
+#include <fstream>
 #include <type_traits>
 
 #include <nlohmann/json.hpp>
@@ -180,29 +181,64 @@ std::string driver_of(const fs::path &device)
 	return fs::read_symlink(device / "driver", none).filename();
 }
 
+// Of an NVMe namespace: its controller; with multipath, all controllers of its subsystem, for each of them may have had a part of it. Empty: none.
+std::vector<fs::path> controllers_of(const fs::path &device)
+{
+	std::vector<fs::path> out;
+	std::error_code none;
+
+	if (fs::exists(device / "transport", none))
+		return {device};
+	if (!device.filename().string().starts_with("nvme-subsys"))
+		return {};
+	for (const auto &entry : fs::directory_iterator(device, none))
+		if (entry.is_symlink() && fs::exists(entry.path() / "transport", none))
+			out.push_back(fs::canonical(entry.path()));
+	std::sort(out.begin(), out.end());
+	return out;
+}
+
 } // namespace
 
-std::string disk_device(const std::string &path, const std::string &sys)
+std::vector<std::string> devices_behind(const fs::path &block, const std::string &path)
 {
 	std::error_code error;
+	const fs::path device = fs::canonical(fs::exists(block / "partition") ? block.parent_path() / "device" : block / "device", error);
+	std::vector<std::string> out;
+
+	// A device on others (dm, md, loop, drbd), or a network's (iSCSI, rbd)
+	if (error)
+		throw Error(path + ": is no disk of its own: what was on its way through it is not known to have ended");
+	if (driver_of(device) == "virtio_blk" && driver_of(device.parent_path()) == "virtio-pci")
+		return {device.parent_path().filename()};
+	for (const fs::path &controller : controllers_of(device)) {
+		std::string transport = "?";
+
+		std::ifstream(controller / "transport") >> transport;
+		const fs::path pci = fs::canonical(controller / "device", error);
+		if (error || transport != "pcie" || driver_of(pci) != "nvme")
+			throw Error(path + ": NVMe over " + transport + ": a target may still have what this host has sent");
+		out.push_back(pci.filename());
+	}
+	if (out.empty())
+		throw Error(path + ": that the reset of a disk of the kind " + (driver_of(device).empty() ? "'" + device.string() + "'" : driver_of(device)) +
+			    " ends its writes has not been shown");
+	return out;
+}
+
+std::vector<std::string> disk_devices(const std::string &path, const std::string &sys)
+{
 	struct stat st;
 
 	if (stat(path.c_str(), &st))
 		throw Error(path, errno);
 	if (!S_ISBLK(st.st_mode))
 		throw Error(path + ": is no block device: what this host still had to write there may be lost, or come late");
-	fs::path at = fs::canonical(sys + "/dev/block/" + std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev)), error);
-	if (!error && fs::exists(at / "partition"))
-		at = at.parent_path();
-	const fs::path device = error ? fs::path() : fs::canonical(at / "device", error);
-	// A device on others (dm, md, loop, drbd), or a network's (iSCSI, NVMe over it, rbd)
+	std::error_code error;
+	const fs::path block = fs::canonical(sys + "/dev/block/" + std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev)), error);
 	if (error)
-		throw Error(path + ": is no disk of its own: what was on its way through it is not known to have ended");
-	const std::string driver = driver_of(device);
-	if (driver != "virtio_blk" || driver_of(device.parent_path()) != "virtio-pci")
-		throw Error(path + ": that the reset of a disk of the kind " + (driver.empty() ? "'" + device.string() + "'" : driver) +
-			    " ends its writes has not been shown");
-	return device.parent_path().filename();
+		throw Error(path + ": is not in sysfs");
+	return devices_behind(block, path);
 }
 
 } // namespace redoubt::agent

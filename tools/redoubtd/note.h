@@ -5,6 +5,7 @@
 // which requests are outstanding in rings that complete out of order.
 #pragma once
 
+#include <filesystem>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -70,7 +71,9 @@ private:
 // Throws: it is not that one, or was overwritten.
 std::vector<sb::RingWatch> read_live(std::span<const uint8_t> bytes, uint64_t number, size_t queues);
 
-// The PCI device that a VM's disk is behind, if it is of a kind whose reset is known to end what it still had to write; throws why not.
-std::string disk_device(const std::string &path, const std::string &sys = "/sys");
+// The PCI devices that a VM's disk is behind, if they are of a kind whose reset is known to end what they still had to write; throws why not.
+std::vector<std::string> disk_devices(const std::string &path, const std::string &sys = "/sys");
+// The same, of a block device's directory in sysfs; @path: what it is called.
+std::vector<std::string> devices_behind(const std::filesystem::path &block, const std::string &path);
 
 } // namespace redoubt::agent

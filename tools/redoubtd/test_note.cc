@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "note.h"
+#include "testing.h"
 
 namespace redoubt::agent {
 namespace {
@@ -188,19 +189,103 @@ TEST_F(Live, F3_another_area_or_one_that_was_overwritten)
 	EXPECT_GE(caught, 2 * sizeof(sb::RingWatch));
 }
 
-TEST(Disk, F3_only_kinds_that_are_known)
-{
-	namespace fs = std::filesystem;
-	const fs::path sys = fs::temp_directory_path() / ("redoubt-note-" + std::to_string(getpid()));
-	const std::string file = sys / "file";
+// As sysfs has them
+class Disk : public testing::Test {
+protected:
+	using path = std::filesystem::path;
 
-	fs::create_directories(sys);
-	std::ofstream(file) << "x";
-	EXPECT_THROW(disk_device(file, sys), Error);
-	EXPECT_THROW(disk_device(sys / "none", sys), Error);
-	EXPECT_THROW(disk_device("/dev/null", sys), Error);
-	fs::remove_all(sys);
+	void SetUp() override { std::filesystem::create_directories(sys); }
+	static void file(const path &at, const std::string &text)
+	{
+		std::filesystem::create_directories(at.parent_path());
+		std::ofstream(at) << text << '\n';
+	}
+	static void link(const path &at, const path &to)
+	{
+		std::filesystem::create_directories(at.parent_path());
+		std::filesystem::create_directories(to);
+		std::filesystem::create_directory_symlink(to, at);
+	}
+	path pci(const std::string &name, const std::string &driver) const
+	{
+		link(sys / "devices/pci0000:00" / name / "driver", sys / "bus/pci/drivers" / driver);
+		return sys / "devices/pci0000:00" / name;
+	}
+	path controller(const std::string &name, const path &device, const std::string &transport) const
+	{
+		const path at = device / "nvme" / name;
+
+		file(at / "transport", transport);
+		link(at / "device", device);
+		return at;
+	}
+	static std::string why(const path &block)
+	{
+		try {
+			(void)devices_behind(block, "it");
+			return "";
+		} catch (const Error &e) {
+			return e.what();
+		}
+	}
+	Directory dir;
+	const path sys = std::filesystem::canonical(dir.path()) / "sys";
+	using Names = std::vector<std::string>;
+};
+
+TEST_F(Disk, F3_only_kinds_that_are_known)
+{
+	const std::string file_name = sys / "file";
+
+	file(file_name, "x");
+	EXPECT_THROW(disk_devices(file_name, sys), Error);
+	EXPECT_THROW(disk_devices(sys / "none", sys), Error);
+	EXPECT_THROW(disk_devices("/dev/null", sys), Error);
+	// dm, md, loop
+	std::filesystem::create_directories(sys / "devices/virtual/block/dm-0");
+	EXPECT_NE(why(sys / "devices/virtual/block/dm-0").find("no disk of its own"), std::string::npos);
+	// SCSI
+	const path lun = pci("0000:00:02.0", "megaraid_sas") / "host0/target0:0:0/0:0:0:0", sda = lun / "block/sda";
+	link(lun / "driver", sys / "bus/scsi/drivers/sd");
+	link(sda / "device", lun);
+	EXPECT_NE(why(sda).find("of the kind sd ends its writes has not been shown"), std::string::npos);
+}
+
+TEST_F(Disk, F3_virtio)
+{
+	const path device = pci("0000:00:03.0", "virtio-pci") / "virtio1", vda = device / "block/vda";
+
+	link(device / "driver", sys / "bus/virtio/drivers/virtio_blk");
+	link(vda / "device", device);
+	file(vda / "vda1/partition", "1");
+	EXPECT_EQ(devices_behind(vda, ""), (Names{"0000:00:03.0"}));
+	EXPECT_EQ(devices_behind(vda / "vda1", ""), (Names{"0000:00:03.0"}));
+}
+
+TEST_F(Disk, F3_NVMe_all_its_controllers)
+{
+	const path first = controller("nvme0", pci("0000:00:04.0", "nvme"), "pcie");
+
+	// Without multipath its controller has it.
+	link(first / "nvme0n1/device", first);
+	file(first / "nvme0n1/nvme0n1p2/partition", "2");
+	EXPECT_EQ(devices_behind(first / "nvme0n1", ""), (Names{"0000:00:04.0"}));
+	EXPECT_EQ(devices_behind(first / "nvme0n1/nvme0n1p2", ""), (Names{"0000:00:04.0"}));
+	// With it, the subsystem.
+	const path subsystem = sys / "devices/virtual/nvme-subsystem/nvme-subsys0", disk = subsystem / "nvme0n1";
+	link(disk / "device", subsystem);
+	link(sys / "class/nvme-subsystem/nvme-subsys0", subsystem);
+	link(disk / "slaves/nvme0c0n1", first / "nvme0c0n1");
+	EXPECT_NE(why(disk), "") << "no controller";
+	link(subsystem / "nvme0", first);
+	EXPECT_EQ(devices_behind(disk, ""), (Names{"0000:00:04.0"}));
+	link(subsystem / "nvme1", controller("nvme1", pci("0000:00:05.0", "nvme"), "pcie"));
+	EXPECT_EQ(devices_behind(disk, ""), (Names{"0000:00:04.0", "0000:00:05.0"}));
+	// One way of it by a network
+	link(subsystem / "nvme2", controller("nvme2", sys / "devices/virtual/nvme-fabrics/ctl", "tcp"));
+	EXPECT_EQ(why(disk), "it: NVMe over tcp: a target may still have what this host has sent");
 }
 
 } // namespace
+
 } // namespace redoubt::agent
